@@ -1,0 +1,68 @@
+"""The typed errors that runtimes raise and actors turn into messages.
+
+Every text says what was expected, what was found, and what to do.
+"""
+
+from __future__ import annotations
+
+DETAIL_MAX_CHARS = 1_000
+"""Longest free text that a message carries: a message's size stays bounded whatever a library prints."""
+
+
+class C7Error(Exception):
+    """Root of every error that this project raises on purpose; anything else is a programming error."""
+
+
+class ConfigError(C7Error):
+    """A flight plan, a configuration or a flag cannot be used as written."""
+
+
+class EngineBuildError(C7Error):
+    """A source model could not be compiled. Takeoff stays blocked; no other runtime is tried."""
+
+
+class CalibrationCacheError(C7Error):
+    """An INT8 calibration cache is not the one that its dataset, source and calibrator produced."""
+
+
+class EngineDeserializeError(C7Error):
+    """An engine file is missing, altered, built for another host, or refused by its library."""
+
+
+class EngineStoreError(C7Error):
+    """The engine store cannot be read or written; what was committed before is untouched."""
+
+
+class InferenceError(C7Error):
+    """A run failed inside the runtime; the engine that raised it is not trusted with the next frame."""
+
+
+class InvalidInputError(InferenceError):
+    """The inputs do not fit the engine (name, dtype or shape). The engine never saw them and lives on."""
+
+
+class OutOfMemoryError(C7Error):
+    """Host or device memory ran out during a run."""
+
+
+class TelemetryUnavailableError(C7Error):
+    """The thermal source is missing, hung or stale."""
+
+
+class RuntimeNotAvailableError(C7Error):
+    """The configured runtime, device or provider cannot run here; none is taken in its place."""
+
+
+class TakeoffRefusedError(C7Error):
+    """Not every engine is verified and loaded. The text names each one that is not, and why."""
+
+
+class WireFormatError(C7Error):
+    """Bytes that claim to be a message are too long, malformed or of the wrong type."""
+
+
+def describe_error(error: BaseException) -> str:
+    """One bounded line for messages and logs: the error's own text, with its type where the type says more."""
+    text = " ".join(str(error).split())
+    line = text if isinstance(error, C7Error) and text else f"{type(error).__name__}: {text}"
+    return line if len(line) <= DETAIL_MAX_CHARS else line[: DETAIL_MAX_CHARS - 1] + "…"

@@ -1,0 +1,29 @@
+"""Which runtime is used, on which device: always an explicit choice, read once at startup."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+RuntimeName = Literal["tensorrt", "onnx_trt_ep", "pytorch_fp16"]
+Device = Literal["cuda", "cpu"]
+Provider = Literal["tensorrt", "cuda", "cpu"]
+
+
+class C7InferenceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Configuration of the one runtime of the process.
+
+    `runtime` defaults to the workstation baseline, so that an unconfigured test environment resolves to it.
+    `provider` belongs to `onnx_trt_ep`, which has no default for it. `device` is `cpu` unless it is asked for
+    `cuda`; for `onnx_trt_ep` the provider says it already. `engine_dir` is where `compile_engine` writes, by default
+    a folder `engines` beside the source model. `threads` bounds the CPU threads of one engine's run.
+    """
+
+    runtime: RuntimeName = "pytorch_fp16"
+    device: Device = "cpu"
+    device_index: Annotated[int, msgspec.Meta(ge=0)] = 0
+    provider: Provider | None = None
+    engine_dir: Path | None = None
+    threads: Annotated[int, msgspec.Meta(ge=1)] = 1

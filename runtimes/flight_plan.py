@@ -1,0 +1,93 @@
+"""`flight.toml`: what a person writes about a flight, checked whole before anything is done with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from messages.tensor import Name
+from runtimes.config import C7InferenceConfig
+from runtimes.inference_runtime import BuildConfig, Precision, Shape
+
+Options = dict[str, str | int | float | bool]
+ImportPath = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+"""`package.module:Class`."""
+
+
+class FlightSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[flight]`. Folders are relative to the plan's own folder."""
+
+    name: Name
+    store: Path = Path("engines")
+    state: Path = Path("state")
+    recordings: Path = Path("recordings")
+    load_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 120.0
+
+
+class ThermalSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[thermal]`. `auto` takes the board's own sensors where it has any and flies without telemetry elsewhere."""
+
+    source: Literal["auto", "sysfs", "replay"] = "auto"
+    trace: Path | None = None
+    period_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 1.0
+
+
+class ProfileSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Shapes of one dynamic input."""
+
+    min: Shape
+    opt: Shape
+    max: Shape
+
+
+class ModelSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[models.NAME]`. A lower `priority` is more urgent: it goes first at the device and comes back first."""
+
+    source: Path
+    precision: Precision = "fp16"
+    priority: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 100
+    deadline_ms: Annotated[float, msgspec.Meta(gt=0, le=60_000)]
+    calls_per_frame: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 1
+    consumers: tuple[Name, ...] = ()
+    workspace_mb: Annotated[int, msgspec.Meta(ge=1)] = 1024
+    calibration_dataset: Path | None = None
+    profiles: dict[Name, ProfileSection] = {}
+
+    def build_config(self) -> BuildConfig:
+        return BuildConfig(
+            precision=self.precision,
+            workspace_mb=self.workspace_mb,
+            calibration_dataset=self.calibration_dataset,
+            optimization_profiles=tuple((name, p.min, p.opt, p.max) for name, p in self.profiles.items()),
+        )
+
+
+class FramesSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[frames]`: where pictures come from. Without it consumers are not driven by frames."""
+
+    source: ImportPath
+    rate_hz: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 3.0
+    options: Options = {}
+
+
+class ConsumerSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[consumers.NAME]`: a class that the flight process starts, each on a thread of its own.
+
+    TOML has no key named `class` conflict; the field is written `class = "module:Class"`.
+    """
+
+    factory: ImportPath = msgspec.field(name="class")
+    options: Options = {}
+
+
+class FlightPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole file. `models` is never empty."""
+
+    flight: FlightSection
+    runtime: C7InferenceConfig
+    models: Annotated[dict[Name, ModelSection], msgspec.Meta(min_length=1, max_length=64)]
+    thermal: ThermalSection = ThermalSection()
+    frames: FramesSection | None = None
+    consumers: Annotated[dict[Name, ConsumerSection], msgspec.Meta(max_length=64)] = {}
