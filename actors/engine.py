@@ -1,0 +1,138 @@
+"""One actor per model: it alone holds the engine's handle, and every run of the engine happens on its thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from loguru import logger
+
+from actors.device_gate import DeviceGate
+from actors.mailbox import Mailbox, WorkAvailable
+from actors.pending import Pending
+from actors.restart import judge
+from actors.supervised import SupervisedActor
+from messages import (
+    NS_PER_MS,
+    C7Error,
+    Clock,
+    EngineDied,
+    EngineLoaded,
+    EngineLoadFailed,
+    Infer,
+    InferCompleted,
+    OutOfMemoryError,
+    describe_error,
+)
+from runtimes import EngineCacheEntry, EngineHandle, InferenceRuntime, deserialize_cached_engine
+
+Report = Callable[[EngineLoaded | EngineLoadFailed | EngineDied], None]
+
+
+class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One engine of the flight. A lower `priority` is more urgent."""
+
+    model: str
+    entry: EngineCacheEntry
+    priority: int = 100
+
+
+class EngineActor(SupervisedActor):
+    """Opens its engine on its own thread, serves it, and tells the supervisor how each of both went."""
+
+    def __init__(
+        self,
+        spec: EngineSpec,
+        generation: int,
+        runtime: InferenceRuntime,
+        gate: DeviceGate,
+        mailbox: Mailbox,
+        clock: Clock,
+        report: Report,
+    ) -> None:
+        super().__init__(mailbox)
+        self._spec = spec
+        self._generation = generation
+        self._runtime = runtime
+        self._gate = gate
+        self._clock = clock
+        self._report = report
+        self._handle: EngineHandle | None = None
+
+    def open(self) -> None:
+        started_ns = self._clock.monotonic_ns()
+        self._handle = deserialize_cached_engine(self._runtime, self._spec.entry)
+        load_ns = self._clock.monotonic_ns() - started_ns
+        self._report(EngineLoaded(self._spec.model, self._generation, load_ns))
+
+    def handle(self, message: Any) -> None:
+        if not isinstance(message, WorkAvailable):
+            raise TypeError(f"an EngineActor takes work from its mailbox only, not a {type(message).__name__}")
+        pending = self.mailbox.take()
+        if pending is None:
+            return
+        if self._gate.enter(self._spec.priority, pending.deadline_ns):
+            try:
+                self._serve(pending)
+            finally:
+                self._gate.leave()
+        else:
+            pending.reject("expired", "the device was busy until the deadline")
+        self.mailbox.finish()
+
+    def leave(self, cause: str) -> None:
+        model, loaded = self._spec.model, self._handle is not None
+        self.mailbox.abandon("engine_unavailable", cause)
+        if self._handle is not None:
+            self._runtime.release_engine(self._handle)
+            self._handle = None
+        self._report((EngineDied if loaded else EngineLoadFailed)(model, self._generation, cause))
+
+    def _serve(self, pending: Pending) -> None:
+        started_ns = self._clock.monotonic_ns()
+        if started_ns >= pending.deadline_ns:
+            pending.reject("expired", "the deadline passed in the queue")
+            return
+        request = pending.begin_run()
+        if request is None or self._handle is None:
+            return
+        try:
+            outputs = self._runtime.infer(self._handle, request.inputs)
+        except BaseException as error:  # noqa: BLE001  # every way out of an engine is a verdict on it
+            pending.end_run()
+            self._refuse(pending, request, error)
+            return
+        pending.end_run()
+        ended_ns = self._clock.monotonic_ns()
+        if ended_ns > pending.deadline_ns:
+            pending.reject("expired", f"ran {(ended_ns - started_ns) / NS_PER_MS:.1f} ms, past its deadline")
+            return
+        logger.debug(
+            "C7 infer backbone={} frame={} took={:.1f}ms",
+            request.model,
+            request.frame_id,
+            (ended_ns - started_ns) / NS_PER_MS,
+        )
+        pending.settle(
+            InferCompleted(
+                model=request.model,
+                consumer=request.consumer,
+                frame_id=request.frame_id,
+                request_id=request.request_id,
+                outputs=outputs,
+                generation=self._generation,
+                queued_ns=started_ns - pending.submitted_ns,
+                run_ns=ended_ns - started_ns,
+            )
+        )
+
+    def _refuse(self, pending: Pending, request: Infer, error: BaseException) -> None:
+        verdict = judge(error)
+        pending.reject(verdict.reason, describe_error(error))
+        if isinstance(error, OutOfMemoryError):
+            logger.error("C7 OOM during infer; backbone={}; frame={}", request.model, request.frame_id)
+        elif not isinstance(error, C7Error):
+            logger.error("C7 fault in runtime; backbone={}; error={}", request.model, describe_error(error))
+        if not verdict.engine_lives:
+            self.fail(error)

@@ -1,0 +1,87 @@
+"""The actor that never dies in silence: the only file that touches pykka's private hooks.
+
+In pykka 4.4 and 4.5 an exception in `on_start` calls no hook, a SystemExit there leaves the actor registered as
+alive, a BaseException in a handler stops every actor of the process, and a message put after death is never
+answered. One try/finally around `_actor_loop` and a mailbox that closes cure all four.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from typing import Any
+
+import pykka
+
+from actors.mailbox import Mailbox
+from messages import describe_error
+
+
+class SupervisedActor(pykka.ThreadingActor):
+    """Subclasses override `open`, `handle` and `leave`; all three run on the actor's own thread.
+
+    The thread is a daemon, so a stuck actor cannot keep the interpreter from ending; `supervise` stops actors at
+    exit, in bounded time.
+    """
+
+    use_daemon_thread = True
+
+    def __init__(self, mailbox: Mailbox | None = None) -> None:
+        super().__init__()
+        self.mailbox = mailbox or Mailbox()
+        # Both are documented attributes; pykka types them by its internal envelope.
+        self.actor_inbox = self.mailbox  # type: ignore[assignment]
+        self.actor_ref.actor_inbox = self.mailbox  # type: ignore[assignment]
+        self._cause = ""
+        self._left = False
+
+    def open(self) -> None:
+        """Acquire what the actor owns."""
+
+    def handle(self, message: Any) -> Any:
+        """Answer one message. An exception ends the actor."""
+
+    def leave(self, cause: str) -> None:
+        """Release what the actor owns, exactly once on every exit. `cause` is empty where it was told to stop."""
+
+    def fail(self, error: BaseException) -> None:
+        """End the actor after the current message, because of `error`, without keeping what its frames hold."""
+        self._cause = self._cause or describe_error(error)
+        if error.__traceback__ is not None:
+            traceback.clear_frames(error.__traceback__)
+        self.stop()
+
+    def post(self, message: object) -> None:
+        """Tell this actor something from any thread; after its end nobody is there to care."""
+        with contextlib.suppress(pykka.ActorDeadError):
+            self.actor_ref.tell(message)
+
+    def on_start(self) -> None:
+        try:
+            self.open()
+        except BaseException as error:  # noqa: BLE001  # a SystemExit here would leave a dead actor looking alive
+            self.fail(error)
+
+    def on_receive(self, message: Any) -> Any:
+        try:
+            return self.handle(message)
+        except BaseException as error:  # noqa: BLE001  # pykka stops every actor of the process otherwise
+            self.fail(error)
+            return None
+
+    def on_stop(self) -> None:
+        self._leave_once()
+
+    def _actor_loop(self) -> None:
+        try:
+            super()._actor_loop()
+        finally:
+            self._leave_once()
+            pykka.ActorRegistry.unregister(self.actor_ref)
+            self.actor_stopped.set()
+            self.mailbox.close()
+
+    def _leave_once(self) -> None:
+        if not self._left:
+            self._left = True
+            self.leave(self._cause)
