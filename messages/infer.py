@@ -13,7 +13,8 @@ from messages.tensor import TENSORS_MAX, Name, Tensor
 TensorT = TypeVar("TensorT", default=Tensor)
 """Tensors inside the process; on the wire the same message carries `TensorSpec` in their place."""
 
-Counter = Annotated[int, msgspec.Meta(ge=0)]
+Counter = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""A count, an identifier or nanoseconds: what an int64 holds."""
 Detail = Annotated[str, msgspec.Meta(max_length=DETAIL_MAX_CHARS)]
 Tensors = Annotated[dict[Name, TensorT], msgspec.Meta(max_length=TENSORS_MAX)]
 

@@ -31,7 +31,7 @@ DTYPES: tuple[str, ...] = get_args(DType)
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 """The name of a model, tensor or consumer."""
 
-Extent = Annotated[int, msgspec.Meta(ge=-1)]
+Extent = Annotated[int, msgspec.Meta(ge=-1, le=2**63 - 1)]
 """One dimension of a shape; -1 stands for one that only the request decides."""
 
 

@@ -8,6 +8,7 @@ msgspec checks a claimed length against the bytes that are there before it alloc
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final, Union, cast
 
 import msgspec
@@ -53,8 +54,8 @@ WireMessage = Union[TensorFreeMessage, Infer[TensorSpec], InferCompleted[TensorS
 
 
 def _describe_tensor(value: object) -> TensorSpec:
-    if isinstance(value, Tensor):
-        return spec_of(value)
+    if hasattr(value, "__dlpack__"):  # isinstance(value, Tensor) asks the same and more, in 18 µs instead of 0.1
+        return spec_of(cast("Tensor", value))
     raise TypeError(f"a {type(value).__name__} has no wire form")
 
 
@@ -63,15 +64,20 @@ _json_decoder = msgspec.json.Decoder(WireMessage)
 _msgpack_encoder = msgspec.msgpack.Encoder(enc_hook=_describe_tensor)
 _msgpack_decoder = msgspec.msgpack.Decoder(WireMessage)
 
+_Decoder = Union[msgspec.json.Decoder[WireMessage], msgspec.msgpack.Decoder[WireMessage]]
+
 
 def encode_json(message: Message | WireMessage) -> bytes:
-    """One JSON object. JSON has no NaN: a temperature that was not read is left out, and decodes to NaN again."""
-    builtins = msgspec.to_builtins(message, enc_hook=_describe_tensor)
-    return _bounded(_json_encoder.encode(_without_nan(builtins)), type(message).__name__)
+    """One JSON object. Raises WireFormatError for a message that could not be read back.
+
+    JSON has neither NaN nor infinity: a temperature that is no number is left out, and decodes to NaN.
+    """
+    return _encode(message, _encode_json, _json_decoder)
 
 
 def encode_msgpack(message: Message | WireMessage) -> bytes:
-    return _bounded(_msgpack_encoder.encode(message), type(message).__name__)
+    """One msgpack map. Raises WireFormatError for a message that could not be read back."""
+    return _encode(message, _msgpack_encoder.encode, _msgpack_decoder)
 
 
 def decode_json(data: bytes) -> WireMessage:
@@ -84,9 +90,26 @@ def decode_msgpack(data: bytes) -> WireMessage:
     return _decode(_msgpack_decoder, data)
 
 
-def _decode(
-    decoder: msgspec.json.Decoder[WireMessage] | msgspec.msgpack.Decoder[WireMessage], data: bytes
-) -> WireMessage:
+def _encode_json(message: Message | WireMessage) -> bytes:
+    return _json_encoder.encode(_without_nonfinite(msgspec.to_builtins(message, enc_hook=_describe_tensor)))
+
+
+def _encode(
+    message: Message | WireMessage, encode: Callable[[Message | WireMessage], bytes], decoder: _Decoder
+) -> bytes:
+    kind = type(message).__name__
+    try:
+        data = encode(message)
+        if len(data) <= WIRE_MAX_BYTES:
+            decoder.decode(data)  # a struct is not validated when it is made; 1 µs here saves an unreadable recording
+    except (msgspec.MsgspecError, TypeError, OverflowError, UnicodeEncodeError, RecursionError) as error:
+        raise WireFormatError(f"this {kind} has no wire form: {str(error)[:200]}") from error
+    if len(data) > WIRE_MAX_BYTES:
+        raise WireFormatError(f"a message has at most {WIRE_MAX_BYTES} bytes; this {kind} has {len(data)}")
+    return data
+
+
+def _decode(decoder: _Decoder, data: bytes) -> WireMessage:
     if len(data) > WIRE_MAX_BYTES:
         raise WireFormatError(f"a message has at most {WIRE_MAX_BYTES} bytes; got {len(data)}")
     try:
@@ -95,18 +118,12 @@ def _decode(
         raise WireFormatError(f"not a message: {str(error)[:200]}") from error
 
 
-def _bounded(data: bytes, kind: str) -> bytes:
-    if len(data) > WIRE_MAX_BYTES:
-        raise WireFormatError(f"a message has at most {WIRE_MAX_BYTES} bytes; this {kind} has {len(data)}")
-    return data
-
-
-def _without_nan(value: object) -> object:
+def _without_nonfinite(value: object) -> object:
     if isinstance(value, dict):
         items = cast("dict[str, object]", value).items()
-        return {key: _without_nan(item) for key, item in items if not _is_nan(item)}
+        return {key: _without_nonfinite(item) for key, item in items if not _is_nonfinite(item)}
     return value
 
 
-def _is_nan(value: object) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+def _is_nonfinite(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
