@@ -144,18 +144,23 @@ class Mailbox:
         """The request last taken has its outcome."""
         self._current = None
 
-    def abandon(self, reason: RejectReason, detail: str = "") -> None:
-        """Close the work lane for good and settle all it holds, the running request included."""
+    def refuse(self, reason: RejectReason, detail: str = "") -> None:
+        """Close the work lane for good and settle what waits in it; the running request may still complete."""
         with self._lock:
             if self._refusal is None:
                 self._refusal = Refusal(reason, detail)
             frames, self._frames = self._frames, {}
-            current, self._current = self._current, None
-        if current is not None:
-            current.reject(reason, detail)
         for burst in frames.values():
             for pending in burst:
                 pending.reject(reason, detail)
+
+    def abandon(self, reason: RejectReason, detail: str = "") -> None:
+        """Refuse, and settle the running request too: whatever the engine still returns comes too late."""
+        self.refuse(reason, detail)
+        with self._lock:
+            current, self._current = self._current, None
+        if current is not None:
+            current.reject(reason, detail)
 
     def _ring(self) -> None:
         if self._asleep:

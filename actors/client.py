@@ -1,0 +1,83 @@
+"""A consumer's side: ask, wait at most until the deadline, and always learn what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from actors.pending import Pending
+from actors.routes import Routes
+from actors.thermal_feed import ThermalBroadcast, ThermalSubscription
+from messages import NS_PER_MS, Infer, Outcome, Tensor, ThermalState
+from telemetry import ThermalSnapshot
+
+WITHIN_MS_MAX = 600_000.0
+"""No wait is longer than ten minutes, whatever a consumer asks for."""
+
+
+class InferenceClient:
+    """Thread-safe; one per consumer. The consumer's name is in every message, recording and log line."""
+
+    def __init__(self, consumer: str, routes: Routes, snapshot: ThermalSnapshot, broadcast: ThermalBroadcast) -> None:
+        self.consumer = consumer
+        self._routes = routes
+        self._snapshot = snapshot
+        self._broadcast = broadcast
+
+    def infer(
+        self, model: str, inputs: Mapping[str, Tensor], *, within_ms: float, frame_id: int = 0, captured_ns: int = 0
+    ) -> Outcome:
+        """Run `model` and wait for its outcome, at most `within_ms` milliseconds.
+
+        Never raises for anything that happens to the request: that is what `InferRejected` says. Raises ValueError
+        for a `within_ms` that is not between 0 and ten minutes.
+        """
+        return self.submit(model, inputs, within_ms=within_ms, frame_id=frame_id, captured_ns=captured_ns).result()
+
+    def submit(
+        self, model: str, inputs: Mapping[str, Tensor], *, within_ms: float, frame_id: int = 0, captured_ns: int = 0
+    ) -> Pending:
+        """Ask without waiting. The arrays belong to the runtime until the outcome is there."""
+        return self._submit(model, inputs, self._deadline_ns(within_ms), frame_id, captured_ns)
+
+    def infer_many(
+        self,
+        model: str,
+        batch: Sequence[Mapping[str, Tensor]],
+        *,
+        within_ms: float,
+        frame_id: int = 0,
+        captured_ns: int = 0,
+    ) -> list[Outcome]:
+        """Ask for all of a frame's runs under one deadline; one outcome each, in the order of `batch`."""
+        deadline_ns = self._deadline_ns(within_ms)
+        pending = [self._submit(model, inputs, deadline_ns, frame_id, captured_ns) for inputs in batch]
+        return [each.result() for each in pending]
+
+    def thermal_state(self) -> ThermalState:
+        """The newest sample. Never raises: without telemetry it says `source_lost` and no throttle."""
+        return self._snapshot.peek()
+
+    def thermal_feed(self) -> ThermalSubscription:
+        """Subscribe to throttle transitions; close it, or use it in a `with` block."""
+        return self._broadcast.subscribe()
+
+    def _deadline_ns(self, within_ms: float) -> int:
+        if not 0.0 < within_ms <= WITHIN_MS_MAX:
+            raise ValueError(f"within_ms must be above 0 and at most {WITHIN_MS_MAX:g}, got {within_ms!r}")
+        return self._routes.clock.monotonic_ns() + int(within_ms * NS_PER_MS)
+
+    def _submit(
+        self, model: str, inputs: Mapping[str, Tensor], deadline_ns: int, frame_id: int, captured_ns: int
+    ) -> Pending:
+        routes = self._routes
+        return routes.submit(
+            Infer(
+                model=model,
+                inputs=inputs if type(inputs) is dict else dict(inputs),
+                consumer=self.consumer,
+                frame_id=frame_id,
+                deadline_ns=deadline_ns,
+                request_id=routes.next_request_id(),
+                captured_ns=captured_ns,
+            )
+        )

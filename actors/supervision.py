@@ -1,0 +1,169 @@
+"""`supervise(...)`: engines under supervision, from takeoff to the end of the `with` block."""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Literal
+
+import pykka
+from loguru import logger
+
+from actors.client import InferenceClient
+from actors.device_gate import DeviceGate
+from actors.engine import EngineSpec
+from actors.ledger import Ledger, ModelTally
+from actors.readiness import Readiness
+from actors.restart import RestartPolicy
+from actors.routes import Routes
+from actors.supervisor import STOP_TIMEOUT_S, Mode, RuntimeSupervisor
+from actors.thermal import ThermalActor
+from actors.thermal_feed import ThermalBroadcast
+from actors.timers import Timers, TimerThread
+from messages import (
+    Clock,
+    Message,
+    MonotonicClock,
+    TakeoffRefusedError,
+    TelemetryUnavailableError,
+)
+from runtimes import EngineCacheEntry, InferenceRuntime
+from telemetry import ThermalSnapshot, ThermalSource, open_thermal_source
+
+LOAD_TIMEOUT_S = 120.0
+
+
+class Supervision(InferenceClient):
+    """The running actors, and a client of them. Ends with `stop()`, the `with` block, or the interpreter."""
+
+    def __init__(
+        self,
+        supervisor: pykka.ActorRef[RuntimeSupervisor],
+        thermal: pykka.ActorRef[ThermalActor] | None,
+        routes: Routes,
+        snapshot: ThermalSnapshot,
+        broadcast: ThermalBroadcast,
+        timers: Timers,
+        readiness: Readiness,
+    ) -> None:
+        super().__init__("main", routes, snapshot, broadcast)
+        self.readiness = readiness
+        self._supervisor = supervisor
+        self._thermal = thermal
+        self._timers = timers
+        atexit.register(self.stop)
+
+    def client(self, consumer: str) -> InferenceClient:
+        """A client in this consumer's name."""
+        return InferenceClient(consumer, self._routes, self._snapshot, self._broadcast)
+
+    def tallies(self) -> dict[str, ModelTally]:
+        """Counts per model, consistent at one instant."""
+        return self._routes.ledger.tallies()
+
+    def is_alive(self) -> bool:
+        """Whether the supervisor lives. It is never restarted: where it died, the process should end."""
+        return self._supervisor.is_alive()
+
+    def stop(self) -> None:
+        """Refuse what is queued, let running requests end, release the engines: bounded, from any thread, twice."""
+        atexit.unregister(self.stop)
+        self._timers.close()
+        for ref in (self._supervisor, self._thermal):
+            if ref is not None:
+                try:
+                    ref.stop(timeout=2 * STOP_TIMEOUT_S)
+                except pykka.Timeout:
+                    logger.error("C7 {} did not stop within {} s", ref.actor_class.__name__, 2 * STOP_TIMEOUT_S)
+        self._broadcast.close()
+
+    def __enter__(self) -> Supervision:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def supervise(
+    runtime: InferenceRuntime,
+    engines: Mapping[str, EngineCacheEntry],
+    *,
+    priorities: Mapping[str, int] | None = None,
+    mode: Mode = "takeoff",
+    thermal: Literal["auto"] | ThermalSource | None = None,
+    snapshot: ThermalSnapshot | None = None,
+    period_s: float = 1.0,
+    load_timeout_s: float = LOAD_TIMEOUT_S,
+    policy: RestartPolicy | None = None,
+    record: Callable[[Message], None] | None = None,
+    clock: Clock | None = None,
+) -> Supervision:
+    """Start one EngineActor per engine under a RuntimeSupervisor, most urgent first.
+
+    In mode `takeoff` it returns when every engine is loaded, or stops them all and raises TakeoffRefusedError that
+    names each one that is not, and why. In mode `recovery` it returns at once: engines answer as they come back.
+
+    `thermal="auto"` reads the board's own sensors and flies without telemetry where it has none, with a warning.
+    `record` sees every request, outcome and fact on the thread that caused it and must neither block nor raise.
+    Raises ValueError where there is no engine to supervise.
+    """
+    if not engines:
+        raise ValueError("supervise needs at least one engine; `engines` is empty")
+    clock = clock or MonotonicClock()
+    snapshot = snapshot or ThermalSnapshot(clock)
+    timers = TimerThread(clock)
+    broadcast = ThermalBroadcast()
+    routes = Routes(Ledger(engines, record), clock)
+    readiness = Readiness(engines)
+    ranks = priorities or {}
+    specs = [EngineSpec(model=model, entry=entry, priority=ranks.get(model, 100)) for model, entry in engines.items()]
+    supervisor: pykka.ActorRef[RuntimeSupervisor] = RuntimeSupervisor.start(
+        specs,
+        runtime,
+        routes,
+        DeviceGate(clock),
+        timers,
+        readiness,
+        mode=mode,
+        load_timeout_s=load_timeout_s,
+        policy=policy or RestartPolicy(),
+        announce=record or _unrecorded,
+    )
+    source = _open_source(thermal, clock)
+    watcher: pykka.ActorRef[ThermalActor] | None = None
+    if source is not None:
+        watcher = ThermalActor.start(source, snapshot, broadcast, timers, clock, record, round(period_s * 1e9))
+    supervision = Supervision(supervisor, watcher, routes, snapshot, broadcast, timers, readiness)
+    if mode == "takeoff":
+        try:
+            _await_takeoff(readiness, load_timeout_s)
+        except BaseException:
+            supervision.stop()
+            raise
+    return supervision
+
+
+def _await_takeoff(readiness: Readiness, load_timeout_s: float) -> None:
+    readiness.wait(load_timeout_s)
+    reasons = readiness.failed
+    reasons |= dict.fromkeys(readiness.undecided, f"did not load within {load_timeout_s:g} s")
+    if reasons:
+        lines = "; ".join(f"{model}: {reason}" for model, reason in sorted(reasons.items()))
+        raise TakeoffRefusedError(f"takeoff refused, {len(reasons)} engine(s) not loaded: {lines}")
+
+
+def _open_source(thermal: Literal["auto"] | ThermalSource | None, clock: Clock) -> ThermalSource | None:
+    if thermal != "auto":
+        return thermal
+    try:
+        return open_thermal_source("auto", None, clock)
+    except TelemetryUnavailableError as error:
+        logger.warning("C7 telemetry unavailable; {}", error)
+        return None
+
+
+def _unrecorded(message: Message) -> None:
+    """No recorder was given."""

@@ -1,0 +1,78 @@
+"""One device, one engine at a time, the most urgent next."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+
+from actors.device_gate import DeviceGate
+from messages import NS_PER_S, MonotonicClock, VirtualClock
+
+
+def test_a_free_device_is_entered_at_once() -> None:
+    gate = DeviceGate(VirtualClock())
+    assert gate.enter(0, 10**12)
+    gate.leave()
+    assert gate.enter(5, 10**12)
+
+
+def test_a_busy_device_is_not_waited_for_past_the_deadline() -> None:
+    clock = VirtualClock()
+    gate = DeviceGate(clock)
+    gate.enter(0, 10**12)
+    assert not gate.enter(0, clock.monotonic_ns())
+    gate.leave()
+    assert gate.enter(0, 10**12), "the one who gave up must not be handed the device"
+
+
+def test_the_next_one_is_chosen_by_priority_then_deadline_then_arrival() -> None:
+    clock = MonotonicClock()
+    gate = DeviceGate(clock)
+    far_ns = clock.monotonic_ns() + 60 * NS_PER_S
+    gate.enter(0, far_ns)
+    wanted = [(2, far_ns), (1, far_ns + 5), (1, far_ns), (0, far_ns + 9)]
+    order: list[tuple[int, int]] = []
+
+    def run(priority: int, deadline_ns: int) -> None:
+        assert gate.enter(priority, deadline_ns)
+        order.append((priority, deadline_ns))
+        gate.leave()
+
+    threads = [threading.Thread(target=run, args=want, daemon=True) for want in wanted]
+    for count, thread in enumerate(threads, start=1):
+        thread.start()
+        while len(gate._waiters) < count:  # the waiter is queued before its thread blocks
+            thread.join(0.001)
+    gate.leave()
+    for thread in threads:
+        thread.join(10)
+    assert order == sorted(wanted)
+
+
+def test_runs_never_overlap_and_none_is_lost_under_contention() -> None:
+    clock = MonotonicClock()
+    gate = DeviceGate(clock)
+    inside = itertools.count()
+    active = 0
+    overlaps = 0
+    entered = 0
+    lock = threading.Lock()
+
+    def work(priority: int) -> None:
+        nonlocal active, overlaps, entered
+        for _ in range(300):
+            if gate.enter(priority, clock.monotonic_ns() + 30 * NS_PER_S):
+                active += 1
+                overlaps += active != 1
+                next(inside)
+                active -= 1
+                with lock:
+                    entered += 1
+                gate.leave()
+
+    threads = [threading.Thread(target=work, args=(priority,), daemon=True) for priority in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert (overlaps, entered) == (0, 1200)

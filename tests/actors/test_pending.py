@@ -1,0 +1,131 @@
+"""One request, one outcome."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from actors.ledger import UNKNOWN_MODEL, Ledger
+from actors.pending import Pending
+from messages import NS_PER_MS, Infer, InferCompleted, InferRejected, MonotonicClock, Outcome, VirtualClock
+
+
+def request(clock: VirtualClock, *, model: str = "vpr", within_ms: float = 100, request_id: int = 1) -> Infer:
+    return Infer(
+        model=model,
+        inputs={"image": np.zeros(1, np.float32)},
+        consumer="c2_vpr",
+        frame_id=7,
+        deadline_ns=clock.monotonic_ns() + int(within_ms * NS_PER_MS),
+        request_id=request_id,
+    )
+
+
+def completed(asked: Infer) -> InferCompleted:
+    return InferCompleted(
+        model=asked.model,
+        consumer=asked.consumer,
+        frame_id=asked.frame_id,
+        request_id=asked.request_id,
+        outputs={},
+        generation=1,
+        queued_ns=0,
+        run_ns=0,
+    )
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return Ledger(["vpr"])
+
+
+def test_the_first_settle_wins_and_only_the_winner_counts(clock: VirtualClock, ledger: Ledger) -> None:
+    asked = request(clock)
+    pending = Pending(asked, ledger, clock)
+    assert pending.settle(completed(asked))
+    assert not pending.reject("expired")
+    assert not pending.cancel()
+    assert isinstance(pending.result(), InferCompleted)
+    tally = ledger.tallies()["vpr"]
+    assert (tally.submitted, tally.completed, tally.rejected, tally.open) == (1, 1, {}, 0)
+
+
+def test_a_late_result_is_dropped(clock: VirtualClock, ledger: Ledger) -> None:
+    asked = request(clock)
+    pending = Pending(asked, ledger, clock)
+    clock.advance_ms(200)
+    outcome = pending.result()
+    assert isinstance(outcome, InferRejected)
+    assert outcome.reason == "expired"
+    assert not pending.settle(completed(asked))
+    assert pending.result() is outcome
+
+
+def test_many_threads_settle_and_one_outcome_comes_out(ledger: Ledger) -> None:
+    clock = MonotonicClock()
+    asked = Infer("vpr", {}, "c2_vpr", 1, clock.monotonic_ns() + 10**10, 1)
+    for _ in range(200):
+        pending = Pending(asked, ledger, clock)
+        start = threading.Barrier(4)
+        wins: list[bool] = []
+
+        def settle(pending: Pending = pending, start: threading.Barrier = start, wins: list[bool] = wins) -> None:
+            start.wait(10)
+            wins.append(pending.settle(completed(asked)) if len(wins) % 2 else pending.reject("shed"))
+
+        threads = [threading.Thread(target=settle) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        start.wait(10)
+        pending.result()
+        for thread in threads:
+            thread.join(10)
+        assert sum(wins) == 1
+    assert ledger.tallies()["vpr"].open == 0
+
+
+def test_a_rejection_says_when_an_engine_still_reads_the_inputs(clock: VirtualClock, ledger: Ledger) -> None:
+    waiting, running, returned = (Pending(request(clock), ledger, clock) for _ in range(3))
+    assert running.begin_run() is not None
+    assert returned.begin_run() is not None
+    returned.end_run()
+    for pending in (waiting, running, returned):
+        pending.reject("shutting_down")
+    outcomes = [pending.result() for pending in (waiting, running, returned)]
+    assert [o.inputs_released for o in outcomes if isinstance(o, InferRejected)] == [True, False, True]
+
+
+def test_a_run_never_begins_for_a_request_that_nobody_waits_for(clock: VirtualClock, ledger: Ledger) -> None:
+    pending = Pending(request(clock), ledger, clock)
+    pending.cancel()
+    assert pending.begin_run() is None
+
+
+def test_the_inputs_are_let_go_with_the_outcome(clock: VirtualClock, ledger: Ledger) -> None:
+    asked = request(clock)
+    pending = Pending(asked, ledger, clock)
+    pending.reject("shed")
+    assert all(getattr(pending, slot, None) is not asked for slot in Pending.__slots__ if slot != "__weakref__")
+
+
+def test_wrong_names_share_one_row_of_the_ledger(clock: VirtualClock, ledger: Ledger) -> None:
+    for index in range(1000):
+        Pending(request(clock, model=f"no_such_model_{index}"), ledger, clock).reject("unknown_model")
+    assert set(ledger.tallies()) == {"vpr", UNKNOWN_MODEL}
+    assert ledger.tallies()[UNKNOWN_MODEL].rejected == {"unknown_model": 1000}
+
+
+def test_the_observer_sees_the_request_at_admission_and_the_outcome_at_settlement(clock: VirtualClock) -> None:
+    seen: list[Infer | Outcome] = []
+    asked = request(clock)
+    pending = Pending(asked, Ledger(["vpr"], seen.append), clock)
+    assert seen == [asked]
+    pending.reject("cancelled")
+    assert seen == [asked, pending.result()]
