@@ -57,6 +57,14 @@ class TakeoffRefusedError(C7Error):
     """Not every engine is verified and loaded. The text names each one that is not, and why."""
 
 
+class JournalError(C7Error):
+    """The flight journal is damaged, or a record could not be brought to disk."""
+
+
+class FlightProcessError(C7Error):
+    """The flight process cannot be reached, or another one holds the state folder."""
+
+
 class WireFormatError(C7Error):
     """Bytes that claim to be a message are too long, malformed or of the wrong type."""
 
@@ -64,5 +72,6 @@ class WireFormatError(C7Error):
 def describe_error(error: BaseException) -> str:
     """One bounded line for messages and logs: the error's own text, with its type where the type says more."""
     text = " ".join(str(error).split())
+    text = text.encode("utf-8", "backslashreplace").decode()  # a file's name may hold bytes that are no text
     line = text if isinstance(error, C7Error) and text else f"{type(error).__name__}: {text}"
     return line if len(line) <= DETAIL_MAX_CHARS else line[: DETAIL_MAX_CHARS - 1] + "…"

@@ -10,8 +10,11 @@ from typing_extensions import TypeVar
 from messages.errors import DETAIL_MAX_CHARS
 from messages.tensor import TENSORS_MAX, Name, Tensor
 
-TensorT = TypeVar("TensorT", default=Tensor)
-"""Tensors inside the process; on the wire the same message carries `TensorSpec` in their place."""
+TensorT = TypeVar("TensorT", default=Tensor, covariant=True)
+"""Tensors inside the process; on the wire the same message carries `TensorSpec` in their place.
+
+Covariant, because messages are frozen: an `Infer` made from NumPy arrays is an `Infer` of tensors.
+"""
 
 Counter = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """A count, an identifier or nanoseconds: what an int64 holds."""
