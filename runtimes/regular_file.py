@@ -1,0 +1,55 @@
+"""Reading a whole file once, after making sure that it is one: no link, no pipe, no device, no surprise in size."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+
+
+def read_regular_file(
+    path: Path, *, max_bytes: int, exact_bytes: int | None = None, follow_links: bool = False
+) -> bytes:
+    """The content of `path`, read once from one opened file, so that what is hashed is what is used.
+
+    Raises OSError whose `strerror` says what was expected and found: a missing or unreadable file, anything that is
+    no regular file, more than `max_bytes`, or a size other than `exact_bytes`.
+    """
+    # O_NONBLOCK: opening a named pipe that nobody writes to would wait for ever.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow_links else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno == errno.ELOOP and path.is_symlink():
+            raise _refusal(errno.ELOOP, "expected a regular file, found a symbolic link", path) from error
+        if error.errno == errno.ENXIO:
+            raise _refusal(errno.ENXIO, "expected a regular file, found a socket or pipe", path) from error
+        raise
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor has no path
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+            raise _refusal(errno.EINVAL, f"expected a regular file, found {kind}", path)
+        expected = status.st_size if exact_bytes is None else exact_bytes
+        if status.st_size != expected:
+            raise _refusal(errno.EINVAL, f"expected {expected} bytes, found {status.st_size}", path)
+        if status.st_size > max_bytes:
+            raise _refusal(errno.EFBIG, f"expected at most {max_bytes} bytes, found {status.st_size}", path)
+        data = file.read(expected + 1)
+    if len(data) != expected:
+        raise _refusal(errno.EINVAL, f"expected {expected} bytes, found it changing while it was read", path)
+    return data
+
+
+def _refusal(code: int, text: str, path: Path) -> OSError:
+    return OSError(code, text, str(path))

@@ -1,0 +1,150 @@
+"""Files that are whole or absent, and the content hashes beside them in `sha256sum`'s own format."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from messages.errors import EngineDeserializeError
+from messages.lifecycle import Sha256
+from runtimes.regular_file import read_regular_file
+
+SIDECAR_MAX_BYTES = 64 * 1024
+_LINE = re.compile(r"([0-9a-f]{64})  ([^\x00-\x1f\x7f/\\]{1,255})")
+
+
+class Sha256Sidecar(msgspec.Struct, frozen=True):
+    """`<file>.sha256`: file names of one folder and the SHA-256 of each. `sha256sum -c` checks it too.
+
+    There is exactly one way to write given digests, and reading accepts only that one: no flipped bit of a sidecar
+    reads as another sidecar that still fits its files.
+    """
+
+    digests: dict[str, Sha256]
+
+    @staticmethod
+    def path_for(path: Path) -> Path:
+        return path.with_name(path.name + ".sha256")
+
+    @classmethod
+    def over(cls, contents: Mapping[str, bytes]) -> Sha256Sidecar:
+        """The sidecar of files that have these names and contents."""
+        return cls({name: sha256_of(data) for name, data in contents.items()})
+
+    def format(self) -> bytes:
+        """Raises ValueError for a name that has a path separator or a control character."""
+        lines = [f"{digest}  {name}" for name, digest in self.digests.items()]
+        for line in lines:
+            if not _LINE.fullmatch(line):
+                raise ValueError(f"expected a plain file name and a SHA-256 in lower case, got {line!r}")
+        return "".join(f"{line}\n" for line in lines).encode()
+
+    @classmethod
+    def parse(cls, data: bytes) -> Sha256Sidecar:
+        """Inverse of `format`. Raises ValueError."""
+        *lines, rest = data.decode("utf-8", errors="strict").split("\n")
+        digests: dict[str, Sha256] = {}
+        for line in lines:
+            match = _LINE.fullmatch(line)
+            if match is None or match[2] in digests:
+                raise ValueError(f"expected lines '<sha256>  <file name>', got {line[:120]!r}")
+            digests[match[2]] = match[1]
+        if rest or not digests:
+            raise ValueError("expected one or more lines, each ended by a newline; it is cut off or empty")
+        return cls(digests)
+
+    @classmethod
+    def read(cls, path: Path) -> Sha256Sidecar:
+        """Read the sidecar file at `path`. Raises EngineDeserializeError where it is missing or not a sidecar."""
+        try:
+            return cls.parse(read_regular_file(path, max_bytes=SIDECAR_MAX_BYTES))
+        except OSError as error:
+            raise EngineDeserializeError(f"{path}: expected a SHA-256 sidecar: {error.strerror}") from error
+        except ValueError as error:
+            raise EngineDeserializeError(f"{path}: not a SHA-256 sidecar: {error}") from error
+
+    def verify(self, path: Path, data: bytes) -> None:
+        """Compare what was read from `path` with what is recorded. Raises EngineDeserializeError naming both."""
+        expected = self.digests.get(path.name)
+        if expected is None:
+            raise EngineDeserializeError(f"{path}: its sidecar does not list it; listed: {', '.join(self.digests)}")
+        found = sha256_of(data)
+        if found != expected:
+            raise EngineDeserializeError(f"{path}: content altered: expected sha256 {expected}, found {found}")
+
+
+def sha256_of(data: bytes) -> Sha256:
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_with_sidecar(path: Path, data: bytes) -> Sha256Sidecar:
+    """Write one file and the sidecar over it. Raises OSError; each file is whole or as it was."""
+    sidecar = Sha256Sidecar.over({path.name: data})
+    write_files_atomically(path.parent, {path.name: data, Sha256Sidecar.path_for(path).name: sidecar.format()})
+    return sidecar
+
+
+def read_with_sidecar(path: Path, *, max_bytes: int) -> bytes:
+    """Read one file against the sidecar beside it. Raises EngineDeserializeError naming the file."""
+    sidecar = Sha256Sidecar.read(Sha256Sidecar.path_for(path))
+    try:
+        data = read_regular_file(path, max_bytes=max_bytes)
+    except OSError as error:
+        raise EngineDeserializeError(f"{path}: {error.strerror}") from error
+    sidecar.verify(path, data)
+    return data
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace `path` as one step that survives a power cut. Raises OSError; the former content stays then."""
+    write_files_atomically(path.parent, {path.name: data})
+
+
+def write_files_atomically(directory: Path, contents: Mapping[str, bytes]) -> None:
+    """Write all files, or none where one cannot be written (a full disk, a folder that is read-only).
+
+    Everything is on disk under hidden names before the first file is renamed into place, in the order given: put
+    the file last that makes the others valid. Raises OSError.
+    """
+    staged: list[tuple[Path, Path]] = []
+    try:
+        for name, data in contents.items():
+            staged.append((_write_hidden(directory, name, data), directory / name))
+        for hidden, final in staged:
+            hidden.replace(final)
+    except BaseException:
+        for hidden, _ in staged:
+            hidden.unlink(missing_ok=True)
+        raise
+    fsync_directory(directory)
+
+
+def _write_hidden(directory: Path, name: str, data: bytes) -> Path:
+    descriptor, text = tempfile.mkstemp(prefix=f".{name[:180]}.", suffix=".part", dir=directory)
+    hidden = Path(text)
+    try:
+        with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 - a descriptor has no path
+            rest = memoryview(data)
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fchmod(descriptor, 0o644)
+            os.fsync(descriptor)
+    except BaseException:
+        hidden.unlink(missing_ok=True)
+        raise
+    return hidden
+
+
+def fsync_directory(directory: Path) -> None:
+    """Make the names in a folder as durable as the contents. Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
