@@ -108,12 +108,6 @@ class EngineActor(SupervisedActor):
         if ended_ns > pending.deadline_ns:
             pending.reject("expired", f"ran {(ended_ns - started_ns) / NS_PER_MS:.1f} ms, past its deadline")
             return
-        logger.debug(
-            "C7 infer backbone={} frame={} took={:.1f}ms",
-            request.model,
-            request.frame_id,
-            (ended_ns - started_ns) / NS_PER_MS,
-        )
         pending.settle(
             InferCompleted(
                 model=request.model,

@@ -29,7 +29,7 @@ from messages import (
     TelemetryUnavailableError,
 )
 from runtimes import EngineCacheEntry, InferenceRuntime
-from telemetry import ThermalSnapshot, ThermalSource, open_thermal_source
+from telemetry import ThermalSnapshot, ThermalSource, open_thermal_source, stale_after_ns
 
 LOAD_TIMEOUT_S = 120.0
 
@@ -113,7 +113,7 @@ def supervise(
     if not engines:
         raise ValueError("supervise needs at least one engine; `engines` is empty")
     clock = clock or MonotonicClock()
-    snapshot = snapshot or ThermalSnapshot(clock)
+    snapshot = snapshot or ThermalSnapshot(clock, stale_after_ns(period_s))
     timers = TimerThread(clock)
     broadcast = ThermalBroadcast()
     routes = Routes(Ledger(engines, record), clock)
@@ -149,9 +149,9 @@ def supervise(
 def _await_takeoff(readiness: Readiness, load_timeout_s: float) -> None:
     readiness.wait(load_timeout_s)
     reasons = readiness.failed
-    reasons |= dict.fromkeys(readiness.undecided, f"did not load within {load_timeout_s:g} s")
+    reasons |= {model: f"{model} did not load within {load_timeout_s:g} s" for model in readiness.undecided}
     if reasons:
-        lines = "; ".join(f"{model}: {reason}" for model, reason in sorted(reasons.items()))
+        lines = "; ".join(reason for _, reason in sorted(reasons.items()))
         raise TakeoffRefusedError(f"takeoff refused, {len(reasons)} engine(s) not loaded: {lines}")
 
 

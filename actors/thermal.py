@@ -21,7 +21,15 @@ from messages import (
     ThrottleLeft,
     describe_error,
 )
-from telemetry import ThermalReading, ThermalSampler, ThermalSnapshot, ThermalSource, ThrottleWatch, observe
+from telemetry import (
+    ThermalReading,
+    ThermalSampler,
+    ThermalSnapshot,
+    ThermalSource,
+    ThrottleWatch,
+    observe,
+    stale_after_ns,
+)
 
 PERIOD_NS = NS_PER_S
 """The specification's 1 Hz."""
@@ -55,7 +63,7 @@ class ThermalActor(SupervisedActor):
         self._clock = clock
         self._record = record
         self._period_ns = period_ns
-        self._watch = ThrottleWatch()
+        self._watch = ThrottleWatch(stale_after_ns=stale_after_ns(period_ns / NS_PER_S))
 
     def open(self) -> None:
         self._sample()

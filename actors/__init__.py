@@ -1,0 +1,18 @@
+"""What lives: engines under supervision, the client of them, and the flight process."""
+
+from actors.client import InferenceClient
+from actors.ledger import ModelTally
+from actors.pending import Pending
+from actors.restart import RestartPolicy
+from actors.supervision import Supervision, supervise
+from actors.thermal_feed import ThermalSubscription
+
+__all__ = [
+    "InferenceClient",
+    "ModelTally",
+    "Pending",
+    "RestartPolicy",
+    "Supervision",
+    "ThermalSubscription",
+    "supervise",
+]
