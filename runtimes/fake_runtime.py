@@ -1,0 +1,350 @@
+"""A runtime without models, for tests of everything that stands on a runtime: its results and faults are scripted.
+
+    fake = FakeRuntime({"lightglue": [returns(MATCHES), raises(InferenceError("716")), returns(MATCHES)]})
+    handle = fake.deserialize_engine(fake.entry("lightglue"))
+
+It passes the same contract tests as the real runtimes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from messages import (
+    Clock,
+    EngineBuildError,
+    EngineDeserializeError,
+    InferenceError,
+    MonotonicClock,
+    Tensor,
+    TensorSpec,
+    ThermalFeed,
+    ThermalState,
+    VirtualClock,
+    dtype_name,
+    specs_of,
+)
+from runtimes.engine_artifact import BuiltEngine, read_engine, write_engine
+from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, EngineHandle, HostTuple
+from runtimes.no_thermal_feed import NoThermalFeed
+from runtimes.resident_engines import ResidentEngines
+from runtimes.sha256_sidecar import sha256_of
+from runtimes.source_model import read_source
+from runtimes.tensor_check import check_inputs, check_profile
+
+CALLS_KEPT = 10_000
+BLOCK_MAX_S = 60.0
+"""How long `blocks_until` and `loads_after` wait at most: a test that forgets its event fails, it does not hang."""
+
+_WHOLE = ("", 0)
+"""The key under which all engines together are counted."""
+
+Tensors = Mapping[str, Tensor]
+
+
+class Step:
+    """One thing that happens to an engine: at a run, or (`at_load`) when it is loaded.
+
+    `outputs` are those of the run where they are known beforehand.
+    """
+
+    __slots__ = ("at_load", "outputs", "play")
+
+    def __init__(
+        self,
+        play: Callable[[Tensors, Clock], dict[str, Tensor]],
+        *,
+        at_load: bool = False,
+        outputs: Tensors | None = None,
+    ) -> None:
+        self.play = play
+        self.at_load = at_load
+        self.outputs = outputs
+
+
+def returns(outputs: Tensors) -> Step:
+    """The run yields these outputs; each run new copies."""
+    return Step(lambda _inputs, _clock: _copies(outputs), outputs=outputs)
+
+
+def computes(compute: Callable[[Tensors], Tensors]) -> Step:
+    """The run yields what `compute` makes of the inputs, copied."""
+    return Step(lambda inputs, _clock: _copies(compute(inputs)))
+
+
+def raises(error: BaseException) -> Step:
+    """The run fails with an error of this type and text, a new one each time."""
+    return Step(lambda _inputs, _clock: _throw(error))
+
+
+def takes_ms(duration_ms: float, step: Step) -> Step:
+    """The step, after this long. With a VirtualClock the clock is moved instead of waiting."""
+
+    def play(inputs: Tensors, clock: Clock) -> dict[str, Tensor]:
+        if isinstance(clock, VirtualClock):
+            clock.advance_ms(duration_ms)
+        else:
+            time.sleep(duration_ms / 1000)
+        return step.play(inputs, clock)
+
+    return Step(play, at_load=step.at_load, outputs=step.outputs)
+
+
+def blocks_until(event: threading.Event, step: Step | None = None) -> Step:
+    """The run begins and stays until the event is set; then the step is played (by default there is no output)."""
+
+    def play(inputs: Tensors, clock: Clock) -> dict[str, Tensor]:
+        _await(event)
+        return step.play(inputs, clock) if step is not None else {}
+
+    return Step(play, outputs=step.outputs if step is not None else None)
+
+
+def fails_to_load(error: BaseException) -> Step:
+    """The next load of this engine fails with an error of this type and text."""
+    return Step(lambda _inputs, _clock: _throw(error), at_load=True)
+
+
+def loads_after(event: threading.Event) -> Step:
+    """The next load of this engine stays until the event is set, and then succeeds."""
+
+    def play(_inputs: Tensors, _clock: Clock) -> dict[str, Tensor]:
+        _await(event)
+        return {}
+
+    return Step(play, at_load=True)
+
+
+class FakeCall(NamedTuple):
+    """One run that began: which model, on which of its loads (from 1), with what inputs."""
+
+    model: str
+    load: int
+    inputs: dict[str, TensorSpec]
+
+
+class FakeHandle:
+    """A loaded engine of a FakeRuntime. `load` counts the loads of its model from 1."""
+
+    def __init__(self, entry: EngineCacheEntry, load: int) -> None:
+        self.entry = entry
+        self.load = load
+
+
+class FakeRuntime:
+    """Plays one script per model: a step, or a sequence of steps taken in order of which the last repeats.
+
+    A script belongs to the model, not to a load: it goes on where it was when the engine is restarted. `inputs`
+    gives the inputs of a model that are to be checked like a real engine's; a model without is given anything.
+    Callable from any thread.
+    """
+
+    def __init__(
+        self,
+        scripts: Mapping[str, Step | Sequence[Step]],
+        *,
+        inputs: Mapping[str, Mapping[str, TensorSpec]] | None = None,
+        thermal: ThermalFeed | None = None,
+        label: str = "fake",
+        clock: Clock | None = None,
+    ) -> None:
+        self._scripts = {name: [steps] if isinstance(steps, Step) else list(steps) for name, steps in scripts.items()}
+        empty = [name for name, steps in self._scripts.items() if not steps]
+        if empty:
+            raise ValueError(f"expected at least one step in a script, found none for {', '.join(empty)}")
+        self._inputs = {} if inputs is None else {name: dict(specs) for name, specs in inputs.items()}
+        self._thermal = thermal if thermal is not None else NoThermalFeed()
+        self._label = label
+        self._clock = clock if clock is not None else MonotonicClock()
+        self._resident: ResidentEngines[FakeHandle] = ResidentEngines()
+        self._lock = threading.Lock()
+        self._position: Counter[str] = Counter()
+        self._loads: Counter[str] = Counter()
+        self._running: Counter[tuple[str, int]] = Counter()
+        self._peak: Counter[tuple[str, int]] = Counter()
+        self._calls: deque[FakeCall] = deque(maxlen=CALLS_KEPT)
+        self._host = _fake_host(label)
+        self._in_memory = {name: self._entry_in_memory(name) for name in self._scripts}
+
+    # What tests look at.
+
+    @property
+    def calls(self) -> tuple[FakeCall, ...]:
+        """The runs that began, oldest first; the newest CALLS_KEPT of them."""
+        return tuple(self._calls)
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """The models that are loaded now, by name; one that is loaded twice is there twice."""
+        return self._resident.models()
+
+    def loads(self, model: str) -> int:
+        """How often the model was loaded with success."""
+        return self._loads[model]
+
+    def peak_concurrency(self, model: str | None = None) -> int:
+        """Most runs that were under way at once: on one handle of the model, or on the whole runtime."""
+        with self._lock:
+            if model is None:
+                return self._peak[_WHOLE]
+            return max((peak for (name, _), peak in self._peak.items() if name == model), default=0)
+
+    def entry(self, model: str) -> EngineCacheEntry:
+        """An engine of this model that needs no file: only this runtime loads it."""
+        return self._in_memory[model]
+
+    def entries(self) -> dict[str, EngineCacheEntry]:
+        """`entry` for every model that has a script."""
+        return dict(self._in_memory)
+
+    # The interface.
+
+    def compile_engine(self, model_path: Path, build_config: BuildConfig) -> EngineCacheEntry:
+        """Write a real engine artefact of any file whose stem is a model with a script, beside it in `engines`."""
+        self._resident.refuse_compile(model_path)
+        model = model_path.stem
+        if model not in self._scripts:
+            raise EngineBuildError(f"{model_path}: no script for model {model}; there are {', '.join(self._scripts)}")
+        source = read_source(model_path, suffix=model_path.suffix)
+        began_ns = self._clock.monotonic_ns()
+        inputs = self._inputs.get(model, {})
+        check_profile(model, inputs, build_config.optimization_profiles)
+        built = BuiltEngine(
+            data=b"c7 fake engine\n" + source.data,
+            inputs=inputs,
+            outputs=self._known_outputs(model),
+            build_tool="fake",
+        )
+        return write_engine(
+            model_path.parent / "engines",
+            model,
+            source,
+            built,
+            build_config,
+            self._label,
+            self._host,
+            self._clock.monotonic_ns() - began_ns,
+        )
+
+    def deserialize_engine(self, entry: EngineCacheEntry) -> FakeHandle:
+        if self._in_memory.get(entry.model) != entry:
+            read_engine(entry, runtime_label=self._label, host=self._host)
+        if entry.model not in self._scripts:
+            raise EngineDeserializeError(
+                f"{entry.model}: no script for this model; there are {', '.join(self._scripts)}"
+            )
+        step = self._take(entry.model, at_load=True)
+        if step is not None:
+            step.play({}, self._clock)
+        with self._lock:
+            self._loads[entry.model] += 1
+            load = self._loads[entry.model]
+        return self._resident.admit(FakeHandle(entry, load))
+
+    def infer(self, handle: EngineHandle, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        engine = self._resident.require(handle)
+        model = engine.entry.model
+        if model in self._inputs:
+            check_inputs(model, self._inputs[model], engine.entry.build_config.optimization_profiles, inputs)
+        with self._counted(engine):
+            self._calls.append(FakeCall(model, engine.load, specs_of(inputs)))
+            step = self._take(model, at_load=False)
+            if step is None:
+                raise InferenceError(f"{model}: the script expected a load here, found a run")
+            return step.play(inputs, self._clock)
+
+    def release_engine(self, handle: EngineHandle) -> None:
+        self._resident.dismiss(handle)
+
+    def thermal_state(self) -> ThermalState:
+        return self._thermal.thermal_state()
+
+    def current_runtime_label(self) -> str:
+        return self._label
+
+    def _take(self, model: str, *, at_load: bool) -> Step | None:
+        """The next step, where it is of that kind; the last one of a script is never used up."""
+        steps = self._scripts[model]
+        with self._lock:
+            step = steps[self._position[model]]
+            if step.at_load != at_load:
+                return None
+            self._position[model] = min(self._position[model] + 1, len(steps) - 1)
+        return step
+
+    @contextmanager
+    def _counted(self, engine: FakeHandle) -> Iterator[None]:
+        keys = (_WHOLE, (engine.entry.model, engine.load))
+        with self._lock:
+            for key in keys:
+                self._running[key] += 1
+                self._peak[key] = max(self._peak[key], self._running[key])
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.subtract(keys)
+
+    def _known_outputs(self, model: str) -> dict[str, TensorSpec]:
+        known = (specs_of(step.outputs) for step in self._scripts[model] if step.outputs is not None)
+        return next(known, {})
+
+    def _entry_in_memory(self, model: str) -> EngineCacheEntry:
+        return EngineCacheEntry(
+            model=model,
+            path=Path("/in-memory") / f"{model}.engine",
+            engine_sha256=sha256_of(model.encode()),
+            engine_size_bytes=len(model.encode()),
+            source_name=f"{model}.fake",
+            source_sha256=sha256_of(model.encode()),
+            runtime_label=self._label,
+            build_config=BuildConfig(),
+            host=self._host,
+            inputs=self._inputs.get(model, {}),
+            outputs=self._known_outputs(model),
+            build_tool="fake",
+            build_ns=0,
+        )
+
+
+def _fake_host(label: str) -> HostTuple:
+    return HostTuple(
+        sm=0,
+        sm_count=0,
+        device_name=label,
+        jetpack="0",
+        l4t="0",
+        tensorrt="0",
+        cuda="0",
+        machine="fake",
+        runtime_version="0",
+    )
+
+
+def _copies(outputs: Tensors) -> dict[str, Tensor]:
+    return {name: _copy(tensor) for name, tensor in outputs.items()}
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    if not isinstance(tensor, np.ndarray):
+        raise TypeError(
+            f"a scripted output is a NumPy array; got a {type(tensor).__name__} of {dtype_name(tensor.dtype)}"
+        )
+    return np.array(tensor, copy=True)
+
+
+def _throw(error: BaseException) -> dict[str, Tensor]:
+    raise type(error)(*error.args)
+
+
+def _await(event: threading.Event) -> None:
+    if not event.wait(BLOCK_MAX_S):
+        raise InferenceError(f"a scripted step waited {BLOCK_MAX_S:.0f} s for its event")

@@ -1,0 +1,275 @@
+"""The simple baseline: a `torch.export` program in real fp16, on the CPU or on one CUDA device."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from messages import (
+    C7Error,
+    EngineBuildError,
+    EngineDeserializeError,
+    InferenceError,
+    InvalidInputError,
+    OutOfMemoryError,
+    RuntimeNotAvailableError,
+    Tensor,
+    TensorSpec,
+    ThermalFeed,
+    ThermalState,
+)
+from runtimes.config import C7InferenceConfig
+from runtimes.engine_artifact import BuiltEngine, read_engine, write_engine
+from runtimes.exported_model import ExportedModel, ExportedModelError, audit_fp16, describe_exported, open_exported
+from runtimes.host import detect_host
+from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, EngineHandle, ProfileRange
+from runtimes.no_thermal_feed import NoThermalFeed
+from runtimes.resident_engines import ResidentEngines
+from runtimes.source_model import read_source
+from runtimes.tensor_check import check_inputs, check_profile
+
+if TYPE_CHECKING:
+    import torch
+    from torch.export import ExportedProgram
+
+    Run = Callable[[list[torch.Tensor]], list[torch.Tensor]]
+
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
+_GUARD_FAILED = ("Guard failed", "Expected input at")
+"""How the program's own input guards begin: torch 2.9 and newer, and older ones. They run before anything else."""
+
+
+class PytorchHandle:
+    """A resident program. `run` takes the inputs in the program's order and returns the outputs in theirs."""
+
+    def __init__(
+        self,
+        entry: EngineCacheEntry,
+        model: ExportedModel,
+        profile: tuple[ProfileRange, ...],
+        run: Run,
+    ) -> None:
+        self.entry = entry
+        self.model = model
+        self.profile = profile
+        self.run: Run | None = run
+
+
+class PytorchFp16Runtime:
+    """`InferenceRuntime` on PyTorch. Its sources are `.pt2` programs that were exported in fp16.
+
+    The engine is the `.pt2` itself: compiling audits it, loading opens the verified bytes. NumPy in, NumPy out; on
+    CUDA also device tensors in, device tensors out, never through the host. `config.threads` sets torch's thread
+    count, which holds for the whole process. Raises RuntimeNotAvailableError where torch or the device is missing.
+    """
+
+    def __init__(self, config: C7InferenceConfig, thermal: ThermalFeed | None = None) -> None:
+        self._torch = _import_torch()
+        if config.device == "cuda":
+            _require_cuda(self._torch, config.device_index)
+        self._device = "cpu" if config.device == "cpu" else f"cuda:{config.device_index}"
+        self._label = f"pytorch_fp16[{self._device}]"
+        self._engine_dir = config.engine_dir
+        self._thermal = thermal if thermal is not None else NoThermalFeed()
+        self._host = detect_host(str(self._torch.__version__), device_index=config.device_index)
+        self._resident: ResidentEngines[PytorchHandle] = ResidentEngines()
+        self._torch.set_num_threads(config.threads)
+
+    def compile_engine(self, model_path: Path, build_config: BuildConfig) -> EngineCacheEntry:
+        """Audit a `.pt2` and keep it as the engine. `workspace_mb` has no meaning here."""
+        self._resident.refuse_compile(model_path)
+        if build_config.precision != "fp16":
+            raise EngineBuildError(
+                f"{model_path}: pytorch_fp16 does precision fp16 only, got {build_config.precision}; set precision ="
+                ' "fp16" or configure another runtime'
+            )
+        source = read_source(model_path, suffix=".pt2")
+        began_ns = time.monotonic_ns()
+        try:
+            program = open_exported(source.data)
+            model = describe_exported(program)
+            audit_fp16(program)
+        except ExportedModelError as error:
+            raise EngineBuildError(f"{model_path}: {error}") from error
+        check_profile(model_path.stem, model.inputs, build_config.optimization_profiles, limits=model.limits)
+        return write_engine(
+            self._engine_dir if self._engine_dir is not None else model_path.parent / "engines",
+            model_path.stem,
+            source,
+            BuiltEngine(
+                data=source.data,
+                inputs=model.inputs,
+                outputs=model.outputs,
+                build_tool=f"torch {self._torch.__version__}",
+            ),
+            build_config,
+            self._label,
+            self._host,
+            time.monotonic_ns() - began_ns,
+        )
+
+    def deserialize_engine(self, entry: EngineCacheEntry) -> PytorchHandle:
+        data = read_engine(entry, runtime_label=self._label, host=self._host)
+        try:
+            program = open_exported(data)
+            model = describe_exported(program)
+        except ExportedModelError as error:
+            raise EngineDeserializeError(f"{entry.path}: {error}") from error
+        if (model.inputs, model.outputs) != (entry.inputs, entry.outputs):
+            raise EngineDeserializeError(
+                f"{entry.path}: expected inputs and outputs as recorded ({_listed(entry.inputs)} -> "
+                f"{_listed(entry.outputs)}), found {_listed(model.inputs)} -> {_listed(model.outputs)}"
+            )
+        given = entry.build_config.optimization_profiles
+        named = {name for name, *_ in given}
+        profile = given + tuple(limit for limit in model.limits if limit[0] not in named)
+        return self._resident.admit(PytorchHandle(entry, model, profile, self._runner(entry, program)))
+
+    def infer(self, handle: EngineHandle, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        engine = self._resident.require(handle)
+        name = engine.entry.model
+        on_host = self._device == "cpu" or not any(_on_cuda(tensor) for tensor in inputs.values())
+        check_inputs(
+            name,
+            engine.model.inputs,
+            engine.profile,
+            inputs,
+            dimension_names=engine.model.dimension_names,
+            host_only=on_host,
+        )
+        if not on_host:
+            _check_devices(name, inputs, self._device)
+        failure: C7Error
+        try:
+            return self._run(engine, inputs, on_host=on_host)
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, MemoryError) as error:
+            failure = _error_of(name, error)
+            traceback.clear_frames(error.__traceback__)  # they hold the tensors of the failed run
+        if isinstance(failure, OutOfMemoryError) and self._device != "cpu":
+            self._torch.cuda.empty_cache()
+        raise failure
+
+    def release_engine(self, handle: EngineHandle) -> None:
+        engine = self._resident.dismiss(handle)
+        if engine is not None:
+            engine.run = None
+            if self._device != "cpu":
+                self._torch.cuda.empty_cache()
+
+    def thermal_state(self) -> ThermalState:
+        return self._thermal.thermal_state()
+
+    def current_runtime_label(self) -> str:
+        return self._label
+
+    def _runner(self, entry: EngineCacheEntry, program: ExportedProgram) -> Run:
+        from torch.utils import _pytree as pytree
+
+        if self._device != "cpu":
+            program = _moved(program, entry, self._device)
+        module = program.module()
+        structure = program.call_spec.in_spec
+
+        def run(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+            arguments, keywords = pytree.tree_unflatten(tensors, structure)
+            leaves: list[torch.Tensor] = pytree.tree_leaves(module(*arguments, **keywords))
+            return leaves
+
+        return run
+
+    def _run(self, engine: PytorchHandle, inputs: Mapping[str, Tensor], *, on_host: bool) -> dict[str, Tensor]:
+        run = engine.run
+        if run is None:
+            raise InferenceError(f"{engine.entry.model}: the engine was released while it was to run")
+        given = [inputs[name] for name in engine.model.inputs]
+        with self._torch.inference_mode():
+            # Copies both ways: a program may write its inputs or return views of them or of its own weights.
+            results = run([self._adopt(tensor) for tensor in given])
+            copies: list[Tensor]
+            if on_host:
+                copies = [result.to("cpu", copy=True).contiguous().numpy() for result in results]
+            else:
+                copies = [result.clone(memory_format=self._torch.contiguous_format) for result in results]
+                self._torch.cuda.current_stream(self._device).synchronize()
+        return dict(zip(engine.model.outputs, copies, strict=True))
+
+    def _adopt(self, tensor: Tensor) -> torch.Tensor:
+        if isinstance(tensor, np.ndarray):
+            host: torch.Tensor = self._torch.from_numpy(np.array(tensor, order="C", copy=True))
+            return host.to(self._device)
+        shared = tensor if isinstance(tensor, self._torch.Tensor) else self._torch.from_dlpack(tensor)
+        copied: torch.Tensor = shared.clone(memory_format=self._torch.contiguous_format)
+        return copied
+
+
+def _import_torch() -> ModuleType:
+    try:
+        import torch
+    except ImportError as error:
+        raise RuntimeNotAvailableError(
+            f"pytorch_fp16 needs torch, which cannot be imported ({error}); install it with"
+            " `pip install c7-inference[torch]`, on a Jetson JetPack's own build"
+        ) from error
+    return torch
+
+
+def _require_cuda(torch: ModuleType, index: int) -> None:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if index >= count:
+        build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        raise RuntimeNotAvailableError(
+            f"pytorch_fp16[cuda:{index}]: expected a CUDA device {index}, found {count} with torch"
+            f" {torch.__version__} ({build}); install the driver and a CUDA build of torch, or configure device ="
+            ' "cpu" explicitly'
+        )
+
+
+def _moved(program: ExportedProgram, entry: EngineCacheEntry, device: str) -> ExportedProgram:
+    try:
+        from torch.export.passes import move_to_device_pass
+    except ImportError as error:
+        raise EngineDeserializeError(
+            f"{entry.path}: this torch cannot move an exported program to {device} (2.7 and newer can)"
+        ) from error
+    moved: ExportedProgram = move_to_device_pass(program, device)
+    return moved
+
+
+def _on_cuda(tensor: object) -> bool:
+    """Whether a tensor lies on a CUDA device: DLPack's device type 2."""
+    if isinstance(tensor, np.ndarray) or not isinstance(tensor, Tensor):
+        return False
+    return int(tensor.__dlpack_device__()[0]) == 2
+
+
+def _check_devices(model: str, inputs: Mapping[str, Tensor], device: str) -> None:
+    """Device tensors come all together, and on the engine's device. Raises InvalidInputError."""
+    index = int(device.rpartition(":")[2])
+    strangers = [
+        name for name, tensor in inputs.items() if not _on_cuda(tensor) or int(tensor.__dlpack_device__()[1]) != index
+    ]
+    if strangers:
+        raise InvalidInputError(
+            f"{model}: expected all inputs on {device} or all as NumPy arrays, found {', '.join(strangers)} elsewhere"
+        )
+
+
+def _error_of(model: str, error: BaseException) -> C7Error:
+    """Which typed error a failed run is. CUDA's errors are `AcceleratorError` with a code since torch 2.8."""
+    text = str(error).strip()
+    if isinstance(error, MemoryError) or any(mark in text for mark in _OUT_OF_MEMORY):
+        return OutOfMemoryError(f"{model}: {text[:500] or 'out of memory'}")
+    if text.startswith(_GUARD_FAILED):
+        return InvalidInputError(f"{model}: the inputs do not fit the export: {text[:500]}")
+    code = getattr(error, "error_code", None)
+    return InferenceError(f"{model}: {type(error).__name__}{'' if code is None else f' {code}'}: {text[:500]}")
+
+
+def _listed(specs: Mapping[str, TensorSpec]) -> str:
+    return ", ".join(f"{name} {spec}" for name, spec in specs.items())
