@@ -164,7 +164,7 @@ class FlightRecorder:
         try:
             if not self._failure:
                 self._file.finish()
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 (as in `_append`)
             self._fail(error)
         finally:
             self._file.close()
@@ -188,7 +188,7 @@ class FlightRecorder:
             records.extend(self._dropouts())
             try:
                 self._file.append(records)
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 (whatever ends the recording, callers must not notice)
                 self._fail(error)
             else:
                 self._recorded += len(batch)
@@ -217,7 +217,7 @@ class FlightRecorder:
         mark = LogRecorded(level="WARN", text=text)
         return [EncodedRecord(sequence, self._clock.monotonic_ns(), channel_of(mark), encode_json(mark))]
 
-    def _fail(self, error: OSError) -> None:
+    def _fail(self, error: Exception) -> None:
         with self._lock:
             self._failure = describe_error(error)
         logger.error("C7 flight recorder stopped; file={}; cause={}", self.path, self._failure)

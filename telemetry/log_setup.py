@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
 
@@ -37,8 +38,9 @@ _LOGURU_LEVELS: Mapping[LogLevel, str] = {"ERROR": "ERROR", "WARN": "WARNING", "
 class LogSetup:
     """What `configure_logging` set up."""
 
-    def __init__(self, writer: LineWriter) -> None:
+    def __init__(self, writer: LineWriter, handlers: tuple[int, ...]) -> None:
         self._writer = writer
+        self._handlers = handlers
 
     @property
     def lost(self) -> int:
@@ -47,7 +49,9 @@ class LogSetup:
 
     def close(self, timeout_s: float = 2.0) -> bool:
         """Stop logging and bring out what is queued; False where the sink did not take it in `timeout_s`."""
-        logger.remove()
+        for handler in self._handlers:
+            with suppress(ValueError):  # a later configuration has removed it already
+                logger.remove(handler)
         return self._writer.close(timeout_s)
 
 
@@ -69,25 +73,21 @@ def configure_logging(
         except Exception:  # noqa: BLE001 (an extra or an error that cannot be printed must not raise where it was logged)
             writer.lose()
 
-    logger.add(
-        write_line,
-        level=_LOGURU_LEVELS[level],
-        format=_no_text,
-        catch=True,
-        backtrace=False,
-        diagnose=False,
-    )
+    handlers = [_add(write_line, _LOGURU_LEVELS[level])]
     if recorder is not None:
         record = recorder.record
-        logger.add(
-            lambda line: record(LogRecorded(level=_level(line.record), text=_text(line.record["message"]))),
-            level="WARNING",
-            format=_no_text,
-            catch=True,
-            backtrace=False,
-            diagnose=False,
+        handlers.append(
+            _add(
+                lambda line: record(LogRecorded(level=_level(line.record), text=_text(line.record["message"]))),
+                "WARNING",
+            )
         )
-    return LogSetup(writer)
+    return LogSetup(writer, tuple(handlers))
+
+
+def _add(sink: Callable[[loguru.Message], None], level: str) -> int:
+    """`catch` keeps what a sink raises from the caller; tracebacks are made here, without the values of variables."""
+    return logger.add(sink, level=level, format=_no_text, catch=True, backtrace=False, diagnose=False)
 
 
 def _no_text(_record: loguru.Record) -> str:
