@@ -11,13 +11,14 @@ from pathlib import Path
 import msgspec
 
 from messages.errors import ConfigError, EngineDeserializeError, EngineStoreError
+from messages.lifecycle import Sha256
 from messages.tensor import TensorSpec
 from runtimes.engine_filename import EngineFilenameSchema
 from runtimes.host import host_differences
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, HostTuple
 from runtimes.path_text import decode_path, encode_path
 from runtimes.regular_file import read_regular_file
-from runtimes.sha256_sidecar import Sha256Sidecar, sha256_of, write_files_atomically
+from runtimes.sha256_sidecar import SIDECAR_MAX_BYTES, Sha256Sidecar, sha256_of, write_files_atomically
 from runtimes.source_model import SourceModel
 
 METADATA_FORMAT = 1
@@ -96,15 +97,24 @@ def read_entry(engine_path: Path) -> EngineCacheEntry:
     Raises EngineDeserializeError naming the file, what was expected and what was found.
     """
     path = engine_path.absolute()
-    sidecar = _read_sidecar(path)
-    metadata_file = metadata_path(path)
-    data = _read(metadata_file, max_bytes=METADATA_MAX_BYTES)
-    _verify(sidecar, metadata_file, data)
-    entry = _decode_metadata(path, data)
-    if sidecar.digests[path.name] != entry.engine_sha256:
+    sidecar = _read(Sha256Sidecar.path_for(path), max_bytes=SIDECAR_MAX_BYTES)
+    return decode_entry(path, _read(metadata_path(path), max_bytes=METADATA_MAX_BYTES), sidecar)
+
+
+def decode_entry(engine_path: Path, metadata: bytes, sidecar: bytes) -> EngineCacheEntry:
+    """What an engine is, from the contents of its metadata and sidecar files. Raises as `read_entry` does."""
+    digests = _decode_sidecar(engine_path, sidecar)
+    found = sha256_of(metadata)
+    if found != digests[metadata_path(engine_path).name]:
         raise EngineDeserializeError(
-            f"{path}: metadata and sidecar disagree: expected sha256 {entry.engine_sha256}, found"
-            f" {sidecar.digests[path.name]}; {REMEDY}"
+            f"{metadata_path(engine_path)}: content altered: expected sha256"
+            f" {digests[metadata_path(engine_path).name]}, found {found}; {REMEDY}"
+        )
+    entry = _decode_metadata(engine_path, metadata)
+    if digests[engine_path.name] != entry.engine_sha256:
+        raise EngineDeserializeError(
+            f"{engine_path}: metadata and sidecar disagree: expected sha256 {entry.engine_sha256}, found"
+            f" {digests[engine_path.name]}; {REMEDY}"
         )
     return entry
 
@@ -200,25 +210,18 @@ def _decode_metadata(engine_path: Path, data: bytes) -> EngineCacheEntry:
     return entry
 
 
-def _read_sidecar(engine_path: Path) -> Sha256Sidecar:
+def _decode_sidecar(engine_path: Path, data: bytes) -> dict[str, Sha256]:
     where = Sha256Sidecar.path_for(engine_path)
     try:
-        sidecar = Sha256Sidecar.read(where)
-    except EngineDeserializeError as error:
-        raise EngineDeserializeError(f"{error}; {REMEDY}") from error
+        digests = Sha256Sidecar.parse(data).digests
+    except ValueError as error:
+        raise EngineDeserializeError(f"{where}: not a SHA-256 sidecar: {error}; {REMEDY}") from error
     expected = [engine_path.name, metadata_path(engine_path).name]
-    if list(sidecar.digests) != expected:
+    if list(digests) != expected:
         raise EngineDeserializeError(
-            f"{where}: expected the hashes of {' and '.join(expected)}, found {', '.join(sidecar.digests)}; {REMEDY}"
+            f"{where}: expected the hashes of {' and '.join(expected)}, found {', '.join(digests)}; {REMEDY}"
         )
-    return sidecar
-
-
-def _verify(sidecar: Sha256Sidecar, path: Path, data: bytes) -> None:
-    try:
-        sidecar.verify(path, data)
-    except EngineDeserializeError as error:
-        raise EngineDeserializeError(f"{error}; {REMEDY}") from error
+    return digests
 
 
 def _read(path: Path, *, max_bytes: int, exact_bytes: int | None = None) -> bytes:

@@ -35,13 +35,13 @@ class EngineFilenameSchema(msgspec.Struct, frozen=True, kw_only=True):
     precision: Precision
 
     def __post_init__(self) -> None:
+        check_model_name(self.model)
         name = self._join()
         match = _NAME.fullmatch(name)
         if match is None or match["model"] != self.model or ".." in name:
             raise ConfigError(
-                f"no engine file can be named for model {self.model[:160]!r}, sm {self.sm}, JetPack {self.jetpack!r},"
-                f" TensorRT {self.tensorrt!r}, precision {self.precision!r}: expected ASCII letters, digits, '.', '_'"
-                " and '-' in the model's name, and plain versions"
+                f"no engine file can be named for {self.model!r} with sm {self.sm}, JetPack {self.jetpack!r}, TensorRT"
+                f" {self.tensorrt!r}, precision {self.precision!r}: expected plain numbers and versions"
             )
         if len(name) > FILENAME_MAX_CHARS:
             raise ConfigError(
@@ -76,3 +76,12 @@ class EngineFilenameSchema(msgspec.Struct, frozen=True, kw_only=True):
 
     def _join(self) -> str:
         return f"{self.model}__sm{self.sm}_jp{self.jetpack}_trt{self.tensorrt}_{self.precision}.engine"
+
+
+def check_model_name(model: str) -> None:
+    """Raises ConfigError for a model that no file can be named after."""
+    if not re.fullmatch(_MODEL, model) or ".." in model:
+        raise ConfigError(
+            "expected a model name of ASCII letters, digits, '.', '_' and '-' that starts with a letter or digit and"
+            f" has no '..', got {model[:160]!r}"
+        )

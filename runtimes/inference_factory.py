@@ -1,0 +1,56 @@
+"""The one place where a configuration becomes a runtime."""
+
+from __future__ import annotations
+
+from messages.errors import ConfigError, RuntimeNotAvailableError
+from messages.thermal import ThermalFeed
+from runtimes.build_flags import read_build_flag
+from runtimes.config import C7InferenceConfig, RuntimeName
+from runtimes.inference_runtime import InferenceRuntime
+
+_RUNTIME_TO_BUILD_FLAG: dict[RuntimeName, str] = {
+    "tensorrt": "BUILD_TENSORRT_RUNTIME",
+    "onnx_trt_ep": "BUILD_ONNX_TRT_EP_RUNTIME",
+    "pytorch_fp16": "BUILD_PYTORCH_FP16_RUNTIME",
+}
+
+SOURCE_SUFFIX: dict[RuntimeName, str] = {"tensorrt": ".onnx", "onnx_trt_ep": ".onnx", "pytorch_fp16": ".pt2"}
+"""Which source models a runtime compiles."""
+
+
+def build_inference_runtime(config: C7InferenceConfig, thermal: ThermalFeed | None = None) -> InferenceRuntime:
+    """Build the runtime that is configured, and no other.
+
+    `thermal` is where its `thermal_state()` reads from. Raises RuntimeNotAvailableError where the runtime is built
+    out (its BUILD_* flag is OFF) or its library, device or provider is not here, ConfigError for a configuration or
+    flag that cannot be meant.
+    """
+    check_runtime_config(config)
+    flag = _RUNTIME_TO_BUILD_FLAG[config.runtime]
+    if not read_build_flag(flag):
+        raise RuntimeNotAvailableError(
+            f"runtime {config.runtime} is configured but built out: {flag}=OFF; set {flag}=ON or configure another"
+            " runtime"
+        )
+    if config.runtime == "onnx_trt_ep":
+        from runtimes.onnx_trt_ep_runtime import OnnxTrtEpRuntime
+
+        return OnnxTrtEpRuntime(config, thermal)
+    if config.runtime == "pytorch_fp16":
+        from runtimes.pytorch_fp16_runtime import PytorchFp16Runtime
+
+        return PytorchFp16Runtime(config, thermal)
+    raise RuntimeNotAvailableError(
+        "runtime tensorrt is configured, but this release does not contain it yet; configure onnx_trt_ep or"
+        " pytorch_fp16"
+    )
+
+
+def check_runtime_config(config: C7InferenceConfig) -> None:
+    """Raises ConfigError where `provider` and `runtime` do not belong together."""
+    if config.runtime == "onnx_trt_ep" and config.provider is None:
+        raise ConfigError("provider: runtime onnx_trt_ep has no default provider; expected tensorrt, cuda or cpu")
+    if config.runtime != "onnx_trt_ep" and config.provider is not None:
+        raise ConfigError(
+            f"provider: expected none with runtime {config.runtime}, got {config.provider}; it belongs to onnx_trt_ep"
+        )
