@@ -1,0 +1,97 @@
+"""The README tells the truth: its program runs, its commands exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from messages import Tensor
+from runtimes.inference_factory import _RUNTIME_TO_BUILD_FLAG
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def write_place_recognition_model(path: Path) -> None:
+    """float32 image [1, 3, 32, 32] -> float32 descriptor [1, 8]: one convolution and a mean over the picture."""
+    onnx = pytest.importorskip("onnx", reason="onnx comes with the extra `onnx`")
+    helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
+    weights = np.random.default_rng(7).standard_normal((8, 3, 5, 5), np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["image", "weights"], ["features"]),
+            helper.make_node("GlobalAveragePool", ["features"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["descriptor"]),
+        ],
+        "ultravpr",
+        [helper.make_tensor_value_info("image", float32, [1, 3, 32, 32])],
+        [helper.make_tensor_value_info("descriptor", float32, [1, 8])],
+        [onnx.numpy_helper.from_array(weights, "weights")],
+    )
+    opset = helper.make_opsetid("", 17)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), str(path))
+
+
+def run_program(frame: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime-gpu comes with the extra `onnx`")
+    write_place_recognition_model(tmp_path / "ultravpr.onnx")
+    monkeypatch.chdir(tmp_path)
+    [program] = blocks("python")
+    exec(compile(program, "README.md", "exec"), {"frame": frame})  # noqa: S102 - the README's own program
+
+
+def test_the_program_on_the_first_screen_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_program(np.ones((1, 3, 32, 32), np.float32), tmp_path, monkeypatch)
+    assert re.fullmatch(r"\(1, 8\) \d+\.\d+ ms\n", capsys.readouterr().out)
+
+
+def test_the_program_says_why_there_is_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_program(np.ones((1, 3, 32, 31), np.float32), tmp_path, monkeypatch)
+    told = capsys.readouterr().out
+    assert told.startswith("no result: invalid_input ")
+    for word in ("image", "float32[1, 3, 32, 32]", "float32[1, 3, 32, 31]"):
+        assert word in told
+
+
+def test_the_program_is_on_the_first_screen_and_short() -> None:
+    [program] = blocks("python")
+    assert len([line for line in program.splitlines() if line]) <= 15
+    assert README.index(program) + len(program) < 3_000
+
+
+def test_the_command_table_lists_what_exists() -> None:
+    from actors.__main__ import c7
+
+    [table] = [block for block in blocks("") if block.startswith("c7 ")]
+    assert [line.split()[1] for line in table.splitlines()] == list(c7.commands)
+    for line in table.splitlines():
+        known = {name for parameter in c7.commands[line.split()[1]].params for name in parameter.opts}
+        assert set(re.findall(r"--\w+", line)) <= known, line
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    named = set(re.findall(r"\bmake ([a-z][a-z-]*)", README))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert {"demo", "test", "check", "bench", "chaos", "setup-jetson"} <= named <= targets
+
+
+def test_the_runtimes_that_are_named_are_those_that_can_be_configured() -> None:
+    assert [runtime for runtime in _RUNTIME_TO_BUILD_FLAG if f"`{runtime}`" not in README] == []
+
+
+def test_every_link_into_the_checkout_leads_somewhere() -> None:
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} -> {target}"
