@@ -1,0 +1,77 @@
+"""Which life of which flight a start is, and which engines it flies: decided before anything is loaded."""
+
+from __future__ import annotations
+
+import msgspec
+from loguru import logger
+
+from actors.flight.journal import Journal
+from actors.flight.recovery import ColdStart, Recovery, format_flight_id, plan_start, worth_keeping
+from messages import TakeoffRefusedError
+from runtimes import EngineCacheEntry, EngineStore, FlightPlan, Generation, outdated_models
+
+FRAMES_PER_LIFE = 1_000_000
+"""Frame ids of a new life begin at the next million: unique in a flight without asking how far the last life came."""
+
+
+class Life(msgspec.Struct, frozen=True, kw_only=True):
+    """One start of the flight process. `recovery` is None at a takeoff."""
+
+    flight_id: str
+    number: int
+    recovery: Recovery | None
+
+    @property
+    def name(self) -> str:
+        """The stem of this life's files."""
+        return f"{self.flight_id}-life{self.number:04d}"
+
+    @property
+    def first_frame_id(self) -> int:
+        return (self.number - 1) * FRAMES_PER_LIFE
+
+
+def begin_life(plan: FlightPlan, journal: Journal) -> Life:
+    """Read the journal: a takeoff, or the next life of the flight that is in the air. Compacts what is long past."""
+    start = plan_start(journal.records)
+    journal.compact(worth_keeping(journal.records))
+    if isinstance(start, ColdStart):
+        return Life(flight_id=format_flight_id(plan.flight.name, start.flight_id_sequence), number=1, recovery=None)
+    return Life(flight_id=start.flight_id, number=start.life, recovery=start)
+
+
+def engines_for(plan: FlightPlan, life: Life) -> tuple[Generation, dict[str, EngineCacheEntry]]:
+    """The generation that this life flies and its engines. Raises TakeoffRefusedError, EngineStoreError."""
+    if life.recovery is None:
+        return engines_for_takeoff(plan)
+    return _engines_in_the_air(plan, life.recovery)
+
+
+def engines_for_takeoff(plan: FlightPlan) -> tuple[Generation, dict[str, EngineCacheEntry]]:
+    """The store's current generation and its engines for the plan's models.
+
+    Raises TakeoffRefusedError where one is missing or was built from something else than the plan now says.
+    """
+    generation = EngineStore(plan.flight.store).current()
+    if generation is None:
+        raise TakeoffRefusedError(f"{plan.flight.store} holds no engines; run `c7 provision` first")
+    outdated = outdated_models(plan, generation)
+    if outdated:
+        reasons = "; ".join(f"{model}: {reason}" for model, reason in outdated.items())
+        raise TakeoffRefusedError(
+            f"generation {generation.number} does not fit the plan: {reasons}; run `c7 provision` again"
+        )
+    return generation, {model: generation.entries[model] for model in plan.models}
+
+
+def _engines_in_the_air(plan: FlightPlan, recovery: Recovery) -> tuple[Generation, dict[str, EngineCacheEntry]]:
+    """Exactly the generation that the flight took off with. What is missing from it stays down; the others fly on."""
+    generation = EngineStore(plan.flight.store).generation(recovery.engine_generation)
+    if generation.manifest_sha256 != recovery.manifest_sha256:
+        raise TakeoffRefusedError(
+            f"generation {generation.number} has manifest {generation.manifest_sha256[:12]}, but {recovery.flight_id} "
+            f"took off with {recovery.manifest_sha256[:12]}"
+        )
+    for model in sorted(plan.models.keys() - generation.entries.keys()):
+        logger.error("C7 engine missing from the generation in flight; backbone={}", model)
+    return generation, {model: generation.entries[model] for model in plan.models if model in generation.entries}

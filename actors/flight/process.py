@@ -1,0 +1,226 @@
+"""The flight process: one life from its start to its end, a takeoff or the recovery of a flight in the air."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from loguru import logger
+
+from actors.consumer import build_consumers, build_source
+from actors.flight.control_socket import ControlSocket
+from actors.flight.declaration import Declarations
+from actors.flight.flight_lock import FlightLock
+from actors.flight.frame_loop import FrameCounts, FrameLoop
+from actors.flight.journal import Journal
+from actors.flight.life import Life, begin_life, engines_for
+from actors.flight.signals import StopSignals
+from actors.ledger import ModelTally
+from actors.supervision import Supervision, supervise
+from messages import (
+    NS_PER_MS,
+    NS_PER_S,
+    C7Error,
+    Clock,
+    ConfigError,
+    FlightClosed,
+    FlightOpened,
+    InferCompleted,
+    Message,
+    MonotonicClock,
+    describe_error,
+)
+from runtimes import EngineCacheEntry, FlightPlan, Generation, build_inference_runtime, write_atomically
+from telemetry import (
+    FlightRecorder,
+    LogLevel,
+    ThermalSnapshot,
+    ThermalSource,
+    configure_logging,
+    open_thermal_source,
+    stale_after_ns,
+)
+
+WATCH_PERIOD_S = 0.5
+"""How often the main thread looks whether the supervisor is alive, between signals."""
+STOP_TIMEOUT_S = 2.0
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class RestartNeededError(C7Error):
+    """Only a new process can fly on: the supervisor is dead."""
+
+
+class LifeSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What one life says of itself at its end, beside its recording. A killed life leaves none."""
+
+    flight_id: str
+    life: int
+    recovered: bool
+    ended_because: str
+    models: dict[str, ModelTally]
+    frames: FrameCounts | None
+    records_dropped: int
+
+
+def fly_plan(plan: FlightPlan, *, duration_s: float | None = None, log_level: LogLevel = "INFO") -> LifeSummary:
+    """Fly until a signal, for `duration_s` seconds, or until the supervisor dies. Main thread only.
+
+    Raises TakeoffRefusedError where an engine is missing, stale or does not load; FlightProcessError where another
+    flight process holds the state folder; JournalError; RestartNeededError where the supervisor died.
+    """
+    clock = MonotonicClock()
+    with ExitStack() as ending:
+        stop = ending.enter_context(StopSignals())
+        ending.enter_context(FlightLock(plan.flight.state))
+        journal = ending.enter_context(Journal.open(plan.flight.state))
+        life = begin_life(plan, journal)
+        generation, entries = engines_for(plan, life)
+        plan.flight.recordings.mkdir(parents=True, exist_ok=True)
+        recorder = ending.enter_context(FlightRecorder(plan.flight.recordings / f"{life.name}.mcap", clock))
+        ending.callback(configure_logging(level=log_level, sink=sys.stdout, recorder=recorder).close)
+        process = _FlightProcess(plan, life, clock, journal, recorder, log_level)
+        summary = process.live(generation, entries, stop, duration_s)
+        write_atomically(plan.flight.recordings / f"{life.name}.json", msgspec.json.encode(summary))
+        return summary
+
+
+class _FlightProcess:
+    """What one life has at hand, and the order in which it is started and ended."""
+
+    def __init__(
+        self, plan: FlightPlan, life: Life, clock: Clock, journal: Journal, recorder: FlightRecorder, level: LogLevel
+    ) -> None:
+        self._plan = plan
+        self._life = life
+        self._clock = clock
+        self._journal = journal
+        self._recorder = recorder
+        self._logs_runs = level == "DEBUG"
+
+    def live(
+        self,
+        generation: Generation,
+        entries: Mapping[str, EngineCacheEntry],
+        stop: StopSignals,
+        duration_s: float | None,
+    ) -> LifeSummary:
+        """From FlightOpened to FlightClosed; both are in the journal whatever happens in between."""
+        opened = FlightOpened(
+            flight_id=self._life.flight_id,
+            life=self._life.number,
+            engine_generation=generation.number,
+            manifest_sha256=generation.manifest_sha256,
+            boot_id=BOOT_ID.read_text().strip(),
+            pid=os.getpid(),
+            opened_at=self._clock.monotonic_ns(),
+        )
+        self._journal.append(opened)
+        self._record(opened)
+        ended_because = "an internal error"
+        try:
+            summary = self._fly(entries, stop, duration_s)
+            ended_because = summary.ended_because
+        except C7Error as error:
+            ended_because = describe_error(error)
+            raise
+        finally:
+            closed = FlightClosed(ended_because, self._clock.monotonic_ns())
+            self._record(closed)
+            self._journal.append(closed)
+        return summary
+
+    def _fly(self, entries: Mapping[str, EngineCacheEntry], stop: StopSignals, duration_s: float | None) -> LifeSummary:
+        with ExitStack() as ending:
+            supervision = ending.enter_context(self._supervise(entries))
+            declarations = Declarations(
+                self._journal,
+                self._clock,
+                self._record,
+                flight_id=self._life.flight_id,
+                life=self._life.number,
+                airborne=self._life.recovery is not None,
+            )
+            ending.enter_context(ControlSocket(self._plan.flight.state, declarations.answer))
+            frames = self._frame_loop(supervision)
+            if frames is not None:
+                ending.callback(frames.stop, STOP_TIMEOUT_S)
+                frames.start()
+            ended_because = _watch(supervision, stop, self._clock, duration_s)
+        logger.info(
+            "C7 flight process ends; flight={} life={} because={}",
+            self._life.flight_id,
+            self._life.number,
+            ended_because,
+        )
+        return LifeSummary(
+            flight_id=self._life.flight_id,
+            life=self._life.number,
+            recovered=self._life.recovery is not None,
+            ended_because=ended_because,
+            models=supervision.tallies(),
+            frames=frames.counts if frames is not None else None,
+            records_dropped=self._recorder.dropped,
+        )
+
+    def _supervise(self, entries: Mapping[str, EngineCacheEntry]) -> Supervision:
+        plan = self._plan
+        snapshot = ThermalSnapshot(self._clock, stale_after_ns(plan.thermal.period_s))
+        return supervise(
+            build_inference_runtime(plan.runtime, snapshot),
+            entries,
+            priorities={model: section.priority for model, section in plan.models.items()},
+            mode="takeoff" if self._life.recovery is None else "recovery",
+            thermal=_thermal_source(plan, self._clock),
+            snapshot=snapshot,
+            period_s=plan.thermal.period_s,
+            load_timeout_s=plan.flight.load_timeout_s,
+            record=self._record,
+            clock=self._clock,
+        )
+
+    def _frame_loop(self, supervision: Supervision) -> FrameLoop | None:
+        plan = self._plan
+        if plan.frames is None:
+            if plan.consumers:
+                raise ConfigError("[consumers] expects [frames] source: consumers are driven by frames")
+            return None
+        return FrameLoop(
+            build_source(plan.frames),
+            build_consumers(plan.consumers, supervision.client),
+            plan.frames.rate_hz,
+            self._clock,
+            self._record,
+            first_frame_id=self._life.first_frame_id,
+        )
+
+    def _record(self, message: Message) -> None:
+        self._recorder.record(message)
+        if self._logs_runs and isinstance(message, InferCompleted):
+            took_ms = message.run_ns / NS_PER_MS
+            logger.debug("C7 infer backbone={} frame={} took={:.1f}ms", message.model, message.frame_id, took_ms)
+
+
+def _watch(supervision: Supervision, stop: StopSignals, clock: Clock, duration_s: float | None) -> str:
+    """Wait on the main thread; consumers and engines have their own."""
+    end_ns = None if duration_s is None else clock.monotonic_ns() + round(duration_s * NS_PER_S)
+    while True:
+        left_s = WATCH_PERIOD_S if end_ns is None else (end_ns - clock.monotonic_ns()) / NS_PER_S
+        if left_s <= 0:
+            return f"the {duration_s:g} s asked for are over"
+        signal_name = stop.wait(min(left_s, WATCH_PERIOD_S))
+        if signal_name is not None:
+            return signal_name
+        if not supervision.is_alive():
+            raise RestartNeededError("the supervisor died; start the flight process again")
+
+
+def _thermal_source(plan: FlightPlan, clock: Clock) -> ThermalSource | Literal["auto"]:
+    if plan.thermal.source == "auto":
+        return "auto"
+    return open_thermal_source(plan.thermal.source, plan.thermal.trace, clock)
