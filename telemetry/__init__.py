@@ -1,6 +1,7 @@
 """What is observed: the board's heat, the decisions about it, the flight recorder and the log."""
 
 from telemetry.flight_recorder import FlightRecorder
+from telemetry.flight_tally import ModelRecord, Spread, spread, tally_flight
 from telemetry.log_setup import LogLevel, LogSetup, configure_logging
 from telemetry.recording import RecordedMessage, read_recording
 from telemetry.thermal_sampler import ThermalSampler
@@ -19,9 +20,11 @@ __all__ = [
     "FlightRecorder",
     "LogLevel",
     "LogSetup",
+    "ModelRecord",
     "RecordedMessage",
     "ReplayThermalSource",
     "SourceKind",
+    "Spread",
     "SysfsThermalSource",
     "ThermalReading",
     "ThermalSampler",
@@ -32,5 +35,7 @@ __all__ = [
     "observe",
     "open_thermal_source",
     "read_recording",
+    "spread",
     "stale_after_ns",
+    "tally_flight",
 ]
