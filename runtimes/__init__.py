@@ -1,0 +1,74 @@
+"""What runs a model: the interface, its strategies, and the engine artefacts they are bound to."""
+
+from runtimes.config import C7InferenceConfig
+from runtimes.doctor import RuntimeAvailability, doctor_runtimes
+from runtimes.engine_artifact import BuiltEngine, read_engine, read_entry, write_engine
+from runtimes.engine_filename import EngineFilenameSchema
+from runtimes.engine_store import EngineStore, Generation
+from runtimes.fake_runtime import (
+    FakeRuntime,
+    blocks_until,
+    computes,
+    fails_to_load,
+    loads_after,
+    raises,
+    returns,
+    takes_ms,
+)
+from runtimes.flight_plan import FlightPlan, ModelSection
+from runtimes.flight_plan_file import read_flight_plan
+from runtimes.host import detect_host, host_differences
+from runtimes.inference_factory import build_inference_runtime
+from runtimes.inference_runtime import (
+    BuildConfig,
+    EngineCacheEntry,
+    EngineHandle,
+    HostTuple,
+    InferenceRuntime,
+)
+from runtimes.onnx_trt_ep_runtime import OnnxTrtEpRuntime
+from runtimes.provisioning import ProvisionProgress, provision
+from runtimes.pytorch_fp16_runtime import PytorchFp16Runtime
+from runtimes.sample_inputs import sample_inputs
+from runtimes.sha256_sidecar import Sha256Sidecar, write_atomically
+from runtimes.takeoff_load import deserialize_cached_engine
+
+__all__ = [
+    "BuildConfig",
+    "BuiltEngine",
+    "C7InferenceConfig",
+    "EngineCacheEntry",
+    "EngineFilenameSchema",
+    "EngineHandle",
+    "EngineStore",
+    "FakeRuntime",
+    "FlightPlan",
+    "Generation",
+    "HostTuple",
+    "InferenceRuntime",
+    "ModelSection",
+    "OnnxTrtEpRuntime",
+    "ProvisionProgress",
+    "PytorchFp16Runtime",
+    "RuntimeAvailability",
+    "Sha256Sidecar",
+    "blocks_until",
+    "build_inference_runtime",
+    "computes",
+    "deserialize_cached_engine",
+    "detect_host",
+    "doctor_runtimes",
+    "fails_to_load",
+    "host_differences",
+    "loads_after",
+    "provision",
+    "raises",
+    "read_engine",
+    "read_entry",
+    "read_flight_plan",
+    "returns",
+    "sample_inputs",
+    "takes_ms",
+    "write_atomically",
+    "write_engine",
+]

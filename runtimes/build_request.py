@@ -1,0 +1,101 @@
+"""What a provisioner asks of its child process, and what the child answers: one JSON document each way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, Union
+
+import msgspec
+
+from messages.errors import (
+    C7Error,
+    CalibrationCacheError,
+    ConfigError,
+    EngineBuildError,
+    EngineDeserializeError,
+    EngineStoreError,
+    OutOfMemoryError,
+    RuntimeNotAvailableError,
+)
+from messages.lifecycle import Sha256
+from messages.tensor import Name
+from runtimes.config import C7InferenceConfig
+from runtimes.inference_runtime import BuildConfig, HostTuple
+from runtimes.path_text import decode_path, encode_path
+
+REQUEST_MAX_BYTES: Final = 1024 * 1024
+ANSWER_MAX_BYTES: Final = 64 * 1024
+
+
+class ProbeRuntime(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Construct the runtime, and say what it is bound to."""
+
+    config: C7InferenceConfig
+
+
+class BuildEngine(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True, kw_only=True):
+    """Compile `source` for `model` and put the engine into `directory`. Paths are absolute; `scratch` is empty."""
+
+    config: C7InferenceConfig
+    model: Name
+    source: Path
+    source_sha256: Sha256
+    build_config: BuildConfig
+    directory: Path
+    scratch: Path
+
+
+class RuntimeProbed(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """The runtime can run here."""
+
+    label: str
+    host: HostTuple
+
+
+class EngineBuilt(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """The engine lies in the directory under this name, with metadata and sidecar."""
+
+    engine: str
+
+
+class RequestFailed(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """The typed error that the child ended with."""
+
+    kind: str
+    text: str
+
+    def error(self) -> C7Error:
+        return _ERRORS.get(self.kind, EngineBuildError)(self.text)
+
+
+Request = Union[ProbeRuntime, BuildEngine]
+Answer = Union[RuntimeProbed, EngineBuilt, RequestFailed]
+
+_ERRORS: dict[str, type[C7Error]] = {
+    kind.__name__: kind
+    for kind in (
+        CalibrationCacheError,
+        ConfigError,
+        EngineBuildError,
+        EngineDeserializeError,
+        EngineStoreError,
+        OutOfMemoryError,
+        RuntimeNotAvailableError,
+    )
+}
+
+
+def encode(document: Request | Answer) -> bytes:
+    return msgspec.json.encode(document, enc_hook=encode_path)
+
+
+def decode_request(data: bytes) -> Request:
+    """Raises msgspec.DecodeError."""
+    request: Request = msgspec.json.decode(data, type=Request, dec_hook=decode_path)
+    return request
+
+
+def decode_answer(data: bytes) -> Answer:
+    """Raises msgspec.DecodeError."""
+    answer: Answer = msgspec.json.decode(data, type=Answer, dec_hook=decode_path)
+    return answer
