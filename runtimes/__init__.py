@@ -31,7 +31,7 @@ from runtimes.provisioning import ProvisionProgress, provision
 from runtimes.pytorch_fp16_runtime import PytorchFp16Runtime
 from runtimes.sample_inputs import sample_inputs
 from runtimes.sha256_sidecar import Sha256Sidecar, write_atomically
-from runtimes.takeoff_load import deserialize_cached_engine
+from runtimes.takeoff_load import deserialize_cached_engine, outdated_models
 
 __all__ = [
     "BuildConfig",
@@ -61,6 +61,7 @@ __all__ = [
     "fails_to_load",
     "host_differences",
     "loads_after",
+    "outdated_models",
     "provision",
     "raises",
     "read_engine",
