@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from messages import DTYPES, EngineBuildError, TensorSpec
 from runtimes.inference_runtime import Precision
 from runtimes.source_model import SourceModel
@@ -28,8 +30,15 @@ _QUANTIZED_OPS = (
 )
 
 
-def audit_onnx(source: SourceModel, precision: Precision) -> dict[str, TensorSpec]:
-    """The inputs of the model, once it is known to be whole and of this precision.
+class AuditedModel(msgspec.Struct, frozen=True, eq=False):
+    """`data` is the model with its weights as constants; `inputs` are what remains to be given."""
+
+    data: bytes
+    inputs: dict[str, TensorSpec]
+
+
+def audit_onnx(source: SourceModel, precision: Precision) -> AuditedModel:
+    """The model, once it is known to be whole and of this precision.
 
     Raises EngineBuildError that names what is at fault: a file that is cut off, weights in other files (ONNX Runtime
     would read them from the working folder), an input or output without a rank, a value computed in another precision.
@@ -54,7 +63,16 @@ def audit_onnx(source: SourceModel, precision: Precision) -> dict[str, TensorSpe
             f" the model in {precision}, or compile it on a runtime that does its precision"
         )
     weights = {tensor.name for tensor in model.graph.initializer}
-    return {value.name: _spec(source, value) for value in model.graph.input if value.name not in weights}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    data = source.data
+    if len(inputs) < len(model.graph.input):
+        # Up to IR version 3 weights are listed as inputs too. ONNX Runtime 1.31 leaves those that it folds away as
+        # required inputs of the optimised model.
+        del model.graph.input[:]
+        model.graph.input.extend(inputs)
+        model.ir_version = max(model.ir_version, 4)
+        data = model.SerializeToString()
+    return AuditedModel(data, {value.name: _spec(source, value) for value in inputs})
 
 
 def refuse_partial_engine(model: str, engine: bytes) -> None:

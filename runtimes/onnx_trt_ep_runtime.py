@@ -40,7 +40,7 @@ from runtimes.onnx_session import (
     specs_of_nodes,
 )
 from runtimes.resident_engines import ResidentEngines
-from runtimes.source_model import SourceModel, read_source
+from runtimes.source_model import read_source
 from runtimes.tensor_check import check_inputs, check_profile
 
 PRECISIONS: dict[Provider, tuple[Precision, ...]] = {
@@ -106,15 +106,17 @@ class OnnxTrtEpRuntime:
         self._resident.refuse_compile(model_path)
         self._refuse_precision(model_path, build_config.precision)
         source = read_source(model_path, suffix=".onnx")
-        inputs = audit_onnx(source, build_config.precision)
+        model = audit_onnx(source, build_config.precision)
         profile = build_config.optimization_profiles
-        check_profile(model_path.stem, inputs, profile, every_dynamic_input=self._provider == "tensorrt")
+        check_profile(model_path.stem, model.inputs, profile, every_dynamic_input=self._provider == "tensorrt")
         began_ns = time.monotonic_ns()
         try:
-            data = self._built(source, build_config)
+            data = self._built(model_path.stem, model.data, build_config)
             inputs, outputs = _described(self._open(data))
         except self._errors as error:
             raise EngineBuildError(f"{model_path}: {type(error).__name__}: {str(error).strip()[:500]}") from error
+        if inputs != model.inputs:
+            raise EngineBuildError(f"{model_path}: expected an engine with inputs {model.inputs}, found {inputs}")
         return write_engine(
             self._config.engine_dir if self._config.engine_dir is not None else model_path.parent / "engines",
             model_path.stem,
@@ -185,13 +187,13 @@ class OnnxTrtEpRuntime:
     def _open(self, data: bytes) -> Session:
         return open_session(data, self._provider, threads=self._config.threads, device_index=self._config.device_index)
 
-    def _built(self, source: SourceModel, build_config: BuildConfig) -> bytes:
+    def _built(self, model: str, source: bytes, build_config: BuildConfig) -> bytes:
         """The engine: what ONNX Runtime writes when it opens the source for this provider."""
         with tempfile.TemporaryDirectory() as folder:
             written = Path(folder) / "engine.onnx"
             on_tensorrt = self._provider == "tensorrt"
             session = open_session(
-                source.data,
+                source,
                 self._provider,
                 threads=self._config.threads,
                 device_index=self._config.device_index,
@@ -201,7 +203,7 @@ class OnnxTrtEpRuntime:
             del session
             data = written.read_bytes()
         if on_tensorrt:
-            refuse_partial_engine(source.path.stem, data)
+            refuse_partial_engine(model, data)
         return data
 
 
