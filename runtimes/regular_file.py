@@ -35,7 +35,7 @@ def read_regular_file(
         if error.errno == errno.ENXIO:
             raise _refusal(errno.ENXIO, "expected a regular file, found a socket or pipe", path) from error
         raise
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor has no path
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
@@ -45,7 +45,10 @@ def read_regular_file(
             raise _refusal(errno.EINVAL, f"expected {expected} bytes, found {status.st_size}", path)
         if status.st_size > max_bytes:
             raise _refusal(errno.EFBIG, f"expected at most {max_bytes} bytes, found {status.st_size}", path)
-        data = file.read(expected + 1)
+        with open(descriptor, "rb", closefd=False) as file:  # noqa: PTH123 - a descriptor has no path
+            data = file.read(expected + 1)
+    finally:
+        os.close(descriptor)
     if len(data) != expected:
         raise _refusal(errno.EINVAL, f"expected {expected} bytes, found it changing while it was read", path)
     return data
