@@ -19,45 +19,24 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
 
 
-def write_place_recognition_model(path: Path) -> None:
-    """float32 image [1, 3, 32, 32] -> float32 descriptor [1, 8]: one convolution and a mean over the picture."""
-    onnx = pytest.importorskip("onnx", reason="onnx comes with the extra `onnx`")
-    helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
-    weights = np.random.default_rng(7).standard_normal((8, 3, 5, 5), np.float32)
-    graph = helper.make_graph(
-        [
-            helper.make_node("Conv", ["image", "weights"], ["features"]),
-            helper.make_node("GlobalAveragePool", ["features"], ["pooled"]),
-            helper.make_node("Flatten", ["pooled"], ["descriptor"]),
-        ],
-        "ultravpr",
-        [helper.make_tensor_value_info("image", float32, [1, 3, 32, 32])],
-        [helper.make_tensor_value_info("descriptor", float32, [1, 8])],
-        [onnx.numpy_helper.from_array(weights, "weights")],
-    )
-    opset = helper.make_opsetid("", 17)
-    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), str(path))
-
-
-def run_program(frame: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("onnxruntime", reason="onnxruntime-gpu comes with the extra `onnx`")
-    write_place_recognition_model(tmp_path / "ultravpr.onnx")
-    monkeypatch.chdir(tmp_path)
+def run_program(frame: Tensor) -> None:
     [program] = blocks("python")
     exec(compile(program, "README.md", "exec"), {"frame": frame})  # noqa: S102 - the README's own program
 
 
 def test_the_program_on_the_first_screen_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ultravpr_onnx: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_program(np.ones((1, 3, 32, 32), np.float32), tmp_path, monkeypatch)
+    monkeypatch.chdir(ultravpr_onnx.parent)
+    run_program(np.ones((1, 3, 32, 32), np.float32))
     assert re.fullmatch(r"\(1, 8\) \d+\.\d+ ms\n", capsys.readouterr().out)
 
 
 def test_the_program_says_why_there_is_no_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ultravpr_onnx: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_program(np.ones((1, 3, 32, 31), np.float32), tmp_path, monkeypatch)
+    monkeypatch.chdir(ultravpr_onnx.parent)
+    run_program(np.ones((1, 3, 32, 31), np.float32))
     told = capsys.readouterr().out
     assert told.startswith("no result: invalid_input ")
     for word in ("image", "float32[1, 3, 32, 32]", "float32[1, 3, 32, 31]"):

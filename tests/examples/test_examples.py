@@ -1,0 +1,31 @@
+"""Every example is a program, run here as a user runs it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_example(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603 - our own interpreter, our own program
+        [sys.executable, ROOT / "examples" / name, *map(str, arguments)],
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_one_engine(ultravpr_onnx: Path) -> None:
+    result = run_example("one_engine.py", ultravpr_onnx)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("{'descriptor': (1, 8)} ")
+
+
+def test_no_example_goes_untested() -> None:
+    source = Path(__file__).read_text()
+    assert [path.name for path in (ROOT / "examples").glob("*.py") if f'run_example("{path.name}"' not in source] == []
