@@ -33,7 +33,7 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One model over all lives. `lost` are the requests without an outcome; `restarts` are loads after a life's first."""
+    """One model over all lives. `lost` are the requests without an outcome; `restarts`: loads after a life's first."""
 
     model: str
     submitted: int

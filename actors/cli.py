@@ -1,0 +1,177 @@
+"""The commands about a flight: look at the board, rehearse, fly, declare, and the demonstration of all of it."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Literal
+
+import click
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from actors.demo.story import tell_story
+from actors.flight.control_socket import declare as send_declaration
+from actors.flight.life import engines_for_takeoff
+from actors.flight.preflight import Verdict, rehearse
+from actors.flight.process import fly_plan
+from messages import (
+    DeclarationRefused,
+    DeclareAirborne,
+    DeclareLanded,
+    FlightProcessError,
+    MonotonicClock,
+    TelemetryUnavailableError,
+)
+from runtimes import HostTuple, RuntimeAvailability, build_inference_runtime, doctor_runtimes, read_flight_plan
+from runtimes import detect_host as detect_host_tuple
+from telemetry import open_thermal_source
+
+DECLARE_TIMEOUT_S = 5.0
+DEVICE_NODES = ("/dev/nvmap", "/dev/nvhost-gpu", "/dev/nvgpu/igpu0", "/dev/nvidiactl", "/dev/nvidia0")
+"""What a process opens to reach an NVIDIA GPU: the first three on a Jetson (group `video`), the others elsewhere."""
+
+PLAN = click.argument("plan_path", metavar="FLIGHT.toml", type=click.Path(path_type=Path))
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+
+
+class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
+    """What `c7 doctor` found. `permissions` maps a device node that exists to what this user may do with it."""
+
+    host: HostTuple
+    runtimes: list[RuntimeAvailability]
+    thermal: str
+    permissions: dict[str, str]
+
+
+@click.command()
+@JSON
+def doctor(as_json: bool) -> None:
+    """Say what this machine is, which runtimes can run here and why not, and whether its heat can be seen."""
+    diagnosis = Diagnosis(
+        host=detect_host_tuple("0"),
+        runtimes=doctor_runtimes(),
+        thermal=_describe_thermal(),
+        permissions={node: _describe_access(node) for node in DEVICE_NODES if Path(node).exists()},
+    )
+    if as_json:
+        _print_json(diagnosis)
+        return
+    console = Console()
+    host = Table("host", "", box=None)
+    for name, value in msgspec.structs.asdict(diagnosis.host).items():
+        if name != "runtime_version":
+            host.add_row(name, escape(str(value)))
+    host.add_row("thermal", escape(diagnosis.thermal))
+    for node, access in diagnosis.permissions.items():
+        host.add_row(node, access)
+    console.print(host)
+    table = Table("runtime", "runs here", "version or reason")
+    for each in diagnosis.runtimes:
+        table.add_row(escape(each.label), "yes" if each.available else "no", escape(each.detail))
+    console.print(table)
+
+
+def _describe_thermal() -> str:
+    try:
+        source = open_thermal_source("auto", None, MonotonicClock())
+        reading = source.read()
+    except TelemetryUnavailableError as error:
+        return f"not available: {error}"
+    gpu = "not read" if math.isnan(reading.gpu_temp_c) else f"{reading.gpu_temp_c:.0f} °C"
+    cpu = "not read" if math.isnan(reading.cpu_temp_c) else f"{reading.cpu_temp_c:.0f} °C"
+    return f"{source.name}: gpu {gpu}, cpu {cpu}, throttled by {', '.join(reading.throttled_by) or 'nothing'}"
+
+
+def _describe_access(node: str) -> str:
+    return "accessible" if os.access(node, os.R_OK | os.W_OK) else "no access: add this user to the group `video`"
+
+
+@click.command()
+@PLAN
+@JSON
+def preflight(plan_path: Path, as_json: bool) -> int:
+    """Rehearse the takeoff: verify, load, run, measure, release; a go or a no-go."""
+    plan = read_flight_plan(plan_path)
+    _, entries = engines_for_takeoff(plan)
+    verdict = rehearse(plan, build_inference_runtime(plan.runtime), entries)
+    if as_json:
+        _print_json(verdict)
+    else:
+        _print_verdict(verdict)
+    return 0 if verdict.go else 1
+
+
+def _print_verdict(verdict: Verdict) -> None:
+    console = Console()
+    table = Table("model", "first", "median", "worst", "deadline", "calls", "worst x calls", title="milliseconds")
+    for engine in verdict.engines:
+        table.add_row(
+            escape(engine.model),
+            f"{engine.first_run_ms:.1f}",
+            f"{engine.median_run_ms:.1f}",
+            f"{engine.worst_run_ms:.1f}",
+            f"{engine.deadline_ms:g}",
+            f"{engine.calls_per_frame:g}",
+            f"{engine.calls_per_frame * engine.worst_run_ms:.0f}",
+        )
+    if verdict.engines:
+        console.print(table)
+        console.print(f"one frame: {verdict.frame_ms:.0f} ms of {verdict.frame_period_ms:.0f} ms")
+    for problem in verdict.problems:
+        console.print(f"NO-GO  {problem}", markup=False, highlight=False, style="red")
+    if verdict.go:
+        console.print("GO", style="green")
+
+
+@click.command()
+@PLAN
+@click.option(
+    "--for", "duration_s", type=click.FloatRange(min=0, min_open=True), help="Seconds to fly; else until a signal."
+)
+@click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARN", "ERROR"]), default="INFO", show_default=True)
+def fly(plan_path: Path, duration_s: float | None, log_level: Literal["DEBUG", "INFO", "WARN", "ERROR"]) -> None:
+    """Run the flight process: take off, or recover the flight that is in the air. Logs JSON lines on stdout."""
+    fly_plan(read_flight_plan(plan_path), duration_s=duration_s, log_level=log_level)
+
+
+@click.command()
+@click.argument("state", type=click.Choice(["airborne", "landed"]))
+@click.option("--flight", "plan_path", type=click.Path(path_type=Path), default=Path("flight.toml"), show_default=True)
+@JSON
+def declare(state: str, plan_path: Path, as_json: bool) -> int:
+    """Tell the running flight process that the aircraft is airborne, or has landed."""
+    plan = read_flight_plan(plan_path)
+    command = DeclareAirborne() if state == "airborne" else DeclareLanded()
+    answer = send_declaration(plan.flight.state, command, timeout_s=DECLARE_TIMEOUT_S)
+    if isinstance(answer, DeclarationRefused):
+        raise FlightProcessError(f"refused: {answer.detail}")
+    if as_json:
+        _print_json(answer)
+    else:
+        click.echo(f"{state}: flight {answer.flight_id}, life {answer.life}")
+    return 0
+
+
+@click.command()
+@click.option("--seconds", "flight_s", type=click.FloatRange(min=12, max=3600), default=24.0, show_default=True)
+@click.option("--out", "directory", type=click.Path(path_type=Path), default=Path("demo-flight"), show_default=True)
+@click.option("--runtime", type=click.Choice(["onnx_trt_ep", "pytorch_fp16"]), default="onnx_trt_ep", show_default=True)
+@click.option("--frames", "frames_directory", type=click.Path(path_type=Path), help="A folder of your own pictures.")
+@JSON
+def demo(
+    flight_s: float,
+    directory: Path,
+    runtime: Literal["onnx_trt_ep", "pytorch_fp16"],
+    frames_directory: Path | None,
+    as_json: bool,
+) -> int:
+    """Tell the whole story on this machine: provision, take off, throttle, crash, be killed, recover, land."""
+    return tell_story(directory, runtime=runtime, flight_s=flight_s, frames_directory=frames_directory, as_json=as_json)
+
+
+def _print_json(document: msgspec.Struct) -> None:
+    click.echo(msgspec.json.encode(document).decode())

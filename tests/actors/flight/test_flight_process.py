@@ -1,0 +1,249 @@
+"""The real flight process: taken off, declared airborne, killed with SIGKILL, and back again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from actors.__main__ import main
+from actors.demo.children import Child
+from actors.flight.journal import read_journal
+from messages import (
+    AirborneDeclared,
+    AllEnginesLoaded,
+    ConsumerReported,
+    EngineDied,
+    EngineLoaded,
+    FlightClosed,
+    FlightOpened,
+    InferCompleted,
+    LandedDeclared,
+    WireMessage,
+)
+from telemetry import read_recording, tally_flight
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+WAIT_S = 60.0
+MODELS = ("urgent", "normal", "later")
+CONSUMER = '''
+import numpy as np
+from messages import InferCompleted
+
+class Pictures:
+    def read(self, frame_id):
+        return np.full((4, 4, 3), frame_id % 256, np.uint8)
+
+class Doubler:
+    """Asks every model once per frame; at `crash_at` it passes an index that is out of the model's range."""
+
+    def __init__(self, client, crash_at=-1):
+        self.client = client
+        self.crash_at = crash_at
+
+    def on_frame(self, frame):
+        x = np.full(3, frame.frame_id, np.float32)
+        index = np.array([9 if frame.frame_id == self.crash_at else 1], np.int64)
+        for model in ("urgent", "normal", "later"):
+            inputs = {"x": x, "index": index if model == "later" else index * 0}
+            outcome = self.client.infer(model, inputs, within_ms=5000, frame_id=frame.frame_id)
+            if not isinstance(outcome, InferCompleted):
+                return f"{model}: {outcome.reason}"
+            if outcome.outputs["y"][0] != 2 * np.float32(frame.frame_id):
+                return f"{model}: wrong result"
+        return None
+'''
+
+
+def write_model(path: Path) -> None:
+    """y = (x + x)[index]: an index out of range is a real fault inside ONNX Runtime."""
+    node = onnx.helper.make_node
+    tensor = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [node("Add", ["x", "x"], ["doubled"]), node("Gather", ["doubled", "index"], ["y"])],
+        path.stem,
+        [tensor("x", onnx.TensorProto.FLOAT, [3]), tensor("index", onnx.TensorProto.INT64, [1])],
+        [tensor("y", onnx.TensorProto.FLOAT, [1])],
+    )
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9), path)
+
+
+class Flight(NamedTuple):
+    """A provisioned flight in a folder of its own."""
+
+    folder: Path
+
+    @property
+    def plan(self) -> Path:
+        return self.folder / "flight.toml"
+
+    def fly(self, log: str) -> Child:
+        return Child(["fly", str(self.plan), "--log-level", "DEBUG"], self.folder / log, awaits="C7 ready")
+
+    def declare(self, state: str) -> None:
+        assert main(["declare", state, "--flight", str(self.plan)]) == 0
+
+    def recorded(self, number: int) -> list[WireMessage]:
+        [path] = (self.folder / "recordings").glob(f"*-life{number:04d}.mcap")
+        return [each.message for each in read_recording(path)]
+
+
+@pytest.fixture(scope="module")
+def provisioned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled once; each test flies a copy."""
+    folder = tmp_path_factory.mktemp("provisioned")
+    (folder / "doubler.py").write_text(CONSUMER)
+    sections = []
+    for priority, model in enumerate(MODELS):
+        write_model(folder / f"{model}.onnx")
+        sections.append(
+            f'[models.{model}]\nsource = "{model}.onnx"\nprecision = "fp32"\npriority = {priority}\n'
+            'deadline_ms = 5000\nconsumers = ["doubler"]\n'
+        )
+    (folder / "flight.toml").write_text(
+        '[flight]\nname = "test"\n[runtime]\nruntime = "onnx_trt_ep"\nprovider = "cpu"\n'
+        + "".join(reversed(sections))  # the order of loading is the priorities', not the file's
+        + '[frames]\nsource = "doubler:Pictures"\nrate_hz = 20.0\n'
+        '[consumers.doubler]\nclass = "doubler:Doubler"\noptions = { crash_at = 4 }\n'
+    )
+    assert main(["provision", str(folder / "flight.toml")]) == 0
+    return folder
+
+
+@pytest.fixture
+def flight(provisioned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flight:
+    folder = tmp_path / "flight"
+    shutil.copytree(provisioned, folder)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(Path.cwd())]))
+    return Flight(folder)
+
+
+def of(messages: list[WireMessage], kind: type[WireMessage]) -> list[WireMessage]:
+    return [message for message in messages if isinstance(message, kind)]
+
+
+def test_a_flight_killed_in_the_air_recovers_with_its_engines_in_priority_order(flight: Flight) -> None:
+    with flight.fly("life1.log") as life:
+        life.wait_until_said(WAIT_S)
+        flight.declare("airborne")
+        life.flies_on(2.0)
+        life.kill()
+    with flight.fly("life2.log") as life:
+        life.wait_until_said(WAIT_S)
+        life.flies_on(1.0)
+        flight.declare("landed")
+        assert life.terminate(WAIT_S) == 0
+
+    first, second = flight.recorded(1), flight.recorded(2)
+    assert not of(first, FlightClosed), "nothing says goodbye before a SIGKILL"
+    assert [m.model for m in of(second, EngineLoaded) if isinstance(m, EngineLoaded)] == list(MODELS)
+    assert len(of(second, AllEnginesLoaded)) == 1
+    assert of(second, InferCompleted)
+    assert any(m.good for m in of(second, ConsumerReported) if isinstance(m, ConsumerReported))
+
+    died = [m for m in of(first, EngineDied) if isinstance(m, EngineDied)]
+    assert [m.model for m in died] == ["later"], "the index out of range is one engine's crash"
+    generations = [
+        m.generation for m in of(first, InferCompleted) if isinstance(m, InferCompleted) and m.model == "later"
+    ]
+    assert generations[-1] == 2, "and it answered again before the kill"
+
+    journal = [record.message for record in read_journal(flight.folder / "state")]
+    kinds = [FlightOpened, AirborneDeclared, FlightOpened, LandedDeclared, FlightClosed]
+    assert [type(message) for message in journal] == kinds
+    opened = [message for message in journal if isinstance(message, FlightOpened)]
+    assert [(each.flight_id, each.life) for each in opened] == [("test-000001", 1), ("test-000001", 2)]
+    assert opened[0].manifest_sha256 == opened[1].manifest_sha256
+
+
+def test_the_recordings_account_for_every_request_and_agree_with_the_process_itself(flight: Flight) -> None:
+    with flight.fly("life1.log") as life:
+        life.wait_until_said(WAIT_S)
+        life.flies_on(1.5)
+        assert life.terminate(WAIT_S) == 0
+    [recording] = (flight.folder / "recordings").glob("*.mcap")
+    rows = tally_flight([list(read_recording(recording))])
+    summary = json.loads(recording.with_suffix(".json").read_bytes())
+    assert set(rows) == set(MODELS)
+    for model, row in rows.items():
+        assert row.conserved
+        assert row.lost == 0
+        ledger = summary["models"][model]
+        assert (row.submitted, row.completed, row.rejected) == (
+            ledger["submitted"],
+            ledger["completed"],
+            ledger["rejected"],
+        )
+    assert summary["records_dropped"] == 0
+
+
+def test_a_flight_that_landed_is_followed_by_a_new_flight(flight: Flight) -> None:
+    for number in (1, 2):
+        with flight.fly(f"flight{number}.log") as life:
+            life.wait_until_said(WAIT_S)
+            assert life.terminate(WAIT_S) == 0
+    opened = [r.message for r in read_journal(flight.folder / "state") if isinstance(r.message, FlightOpened)]
+    assert opened[-1].flight_id == "test-000002"
+    assert opened[-1].life == 1
+
+
+def test_a_second_flight_process_is_refused_while_the_first_one_flies(
+    flight: Flight, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with flight.fly("life1.log") as life:
+        life.wait_until_said(WAIT_S)
+        assert main(["fly", str(flight.plan)]) == 1
+        assert "flight process that is running" in capfd.readouterr().err
+        assert life.terminate(WAIT_S) == 0
+
+
+def test_takeoff_is_refused_for_an_engine_with_one_flipped_bit(
+    flight: Flight, capfd: pytest.CaptureFixture[str]
+) -> None:
+    [engine] = (flight.folder / "engines").glob("gen-*/normal__*.engine")
+    data = bytearray(engine.read_bytes())
+    data[len(data) // 2] ^= 1
+    engine.write_bytes(data)
+    assert main(["preflight", str(flight.plan)]) == 1
+    assert main(["fly", str(flight.plan), "--for", "1"]) == 1
+    assert engine.name in capfd.readouterr().err
+
+
+def test_takeoff_is_refused_for_a_source_that_changed_after_provisioning(
+    flight: Flight, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = onnx.load(flight.folder / "urgent.onnx")
+    model.doc_string = "retrained"
+    onnx.save(model, flight.folder / "urgent.onnx")
+    assert main(["fly", str(flight.plan), "--for", "1"]) == 1
+    text = capfd.readouterr().err
+    assert "urgent" in text
+    assert "c7 provision" in text
+
+
+def test_preflight_says_go_and_shows_why(flight: Flight, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["preflight", str(flight.plan), "--json"]) == 0
+    verdict = json.loads(capfd.readouterr().out)
+    assert verdict["go"] is True
+    assert {engine["model"] for engine in verdict["engines"]} == set(MODELS)
+    assert np.isclose(verdict["frame_period_ms"], 50.0)
+
+
+def test_declaring_without_a_flight_process_says_what_to_do(flight: Flight, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["declare", "airborne", "--flight", str(flight.plan)]) == 1
+    assert "c7 fly" in capfd.readouterr().err
+
+
+def test_landing_without_having_been_airborne_is_refused(flight: Flight, capfd: pytest.CaptureFixture[str]) -> None:
+    with flight.fly("life1.log") as life:
+        life.wait_until_said(WAIT_S)
+        assert main(["declare", "landed", "--flight", str(flight.plan)]) == 1
+        assert "never declared airborne" in capfd.readouterr().err
+        assert life.terminate(WAIT_S) == 0
