@@ -6,8 +6,7 @@ A `.pt2` is code: it is opened from the bytes whose hash was taken, never from t
 from __future__ import annotations
 
 import io
-import warnings
-import zipfile
+import operator
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +47,8 @@ def open_exported(data: bytes) -> ExportedProgram:
     """Open a program from the bytes whose hash was taken. Raises ExportedModelError."""
     import torch
 
-    if not zipfile.is_zipfile(io.BytesIO(data)):
+    # torch's archives begin with a zip entry and end with the directory; torch logs pages of a traceback otherwise.
+    if not data.startswith(b"PK\x03\x04") or data[-22:-18] != b"PK\x05\x06":
         raise ExportedModelError("not a torch.export archive, or cut off; export and save it again")
     try:
         return torch.export.load(io.BytesIO(data))
@@ -93,14 +93,16 @@ def audit_fp16(program: ExportedProgram) -> None:
             f"expected fp16 throughout, found {'; '.join(faults[:FAULTS_SHOWN])}{more}. Export the module in fp16"
             " (.eval().half(), fp16 example inputs, no autocast, no .float() inside)"
         )
-    training = [node.name for graph in _graphs(program) for node in graph.nodes if _is_training_dropout(node)]
+    training = [
+        f"{node.name} ({node.target})" for graph in _graphs(program) for node in graph.nodes if _is_training(node)
+    ]
     if training:
-        raise ExportedModelError(f"{training[0]} is a dropout in training mode; call .eval() before the export")
-    mutated = _mutated_buffers(program)
-    if mutated:
+        raise ExportedModelError(f"{training[0]} is in training mode; call .eval() before the export")
+    written = _written_state(program)
+    if written:
         raise ExportedModelError(
-            f"it writes its buffers ({', '.join(mutated[:FAULTS_SHOWN])}) at every run, so that a result would depend"
-            " on the frames before; call .eval() before the export, or return the state as an output"
+            f"it writes its buffers ({', '.join(written[:FAULTS_SHOWN])}) at every run, so that a result would depend"
+            " on the frames before; return the state as an output instead"
         )
 
 
@@ -190,12 +192,44 @@ def _float_fault(value: object) -> str:
     return dtype if dtype in _NOT_FP16 or dtype.startswith("float8") else ""
 
 
-def _is_training_dropout(node: torch.fx.Node) -> bool:
-    return node.op == "call_function" and "dropout" in str(node.target) and True in node.args
+def _arguments(node: torch.fx.Node) -> Iterator[tuple[Any, Any]]:
+    """The arguments of an operation with their declarations; nothing for a node that is no ATen operation."""
+    declared = getattr(getattr(node.target, "_schema", None), "arguments", ())
+    for argument, value in zip(declared, node.args, strict=False):
+        yield argument, value
+    for argument in declared:
+        if argument.name in node.kwargs:
+            yield argument, node.kwargs[argument.name]
 
 
-def _mutated_buffers(program: ExportedProgram) -> list[str]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch 2.13 warns about its own pytrees
-        functional = program.run_decompositions({})  # decomposes nothing; it makes every write show in the signature
-    return sorted(set(functional.graph_signature.buffers_to_mutate.values()))
+def _is_training(node: torch.fx.Node) -> bool:
+    """Dropout, batch norm and recurrent operations say it in an argument of theirs."""
+    return any(argument.name in ("train", "training") and value is True for argument, value in _arguments(node))
+
+
+def _written_state(program: ExportedProgram) -> list[str]:
+    """Buffers that some operation writes in place, directly or through a view."""
+    stored = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs if spec.target is not None}
+    written = {
+        _memory_of(value)
+        for node in program.graph.nodes
+        for argument, value in _arguments(node)
+        if argument.alias_info is not None and argument.alias_info.is_write and hasattr(value, "op")
+    }
+    return sorted(stored[name] for name in written if name in stored)
+
+
+def _memory_of(node: torch.fx.Node) -> str:
+    """The node whose memory this one's result is: views and in-place operations pass on that of an argument."""
+    while node.op == "call_function":
+        passed_on = [
+            value
+            for argument, value in _arguments(node)
+            if hasattr(value, "op") and (argument.alias_info is not None or "dropout" in str(node.target))
+        ]
+        if node.target is operator.getitem:
+            passed_on = [node.args[0]]
+        if not passed_on:
+            break
+        node = passed_on[0]
+    return node.name
