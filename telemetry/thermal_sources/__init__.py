@@ -1,7 +1,8 @@
 """The places that thermal readings come from."""
 
 from telemetry.thermal_sources.replay import ReplayThermalSource
-from telemetry.thermal_sources.source import SourceKind, ThermalReading, ThermalSource, open_thermal_source
+from telemetry.thermal_sources.selection import SourceKind, open_thermal_source
+from telemetry.thermal_sources.source import ThermalReading, ThermalSource
 from telemetry.thermal_sources.sysfs import SysfsThermalSource
 
 __all__ = [

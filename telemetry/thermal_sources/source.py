@@ -1,16 +1,11 @@
-"""What a thermal source tells, and which one is read."""
+"""What a thermal source tells."""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
-
-from messages import Clock, ConfigError
-
-SourceKind = Literal["auto", "sysfs", "replay"]
 
 
 class ThermalReading(msgspec.Struct, frozen=True):
@@ -37,23 +32,3 @@ class ThermalSource(Protocol):
     def read(self) -> ThermalReading:
         """Look now. May block for ever: it is the sampler that bounds it. Raises TelemetryUnavailableError."""
         ...
-
-
-def open_thermal_source(
-    kind: SourceKind, trace: Path | None, clock: Clock, *, sysfs: Path = Path("/sys")
-) -> ThermalSource:
-    """The source that the flight plan names; `trace` belongs to `replay` and to nothing else.
-
-    Raises TelemetryUnavailableError where the board has no sensors, ConfigError for a trace that is missing, wrong or
-    out of place.
-    """
-    from telemetry.thermal_sources.replay import ReplayThermalSource
-    from telemetry.thermal_sources.sysfs import SysfsThermalSource
-
-    if kind == "replay":
-        if trace is None:
-            raise ConfigError('thermal source "replay": expected a trace to play, found none; name one in `trace`')
-        return ReplayThermalSource(trace, clock)
-    if trace is not None:
-        raise ConfigError(f'thermal source "{kind}": a trace is only played by "replay"; remove `trace` {trace}')
-    return SysfsThermalSource(sysfs)
