@@ -45,7 +45,7 @@ def read_regular_file(
             raise _refusal(errno.EINVAL, f"expected {expected} bytes, found {status.st_size}", path)
         if status.st_size > max_bytes:
             raise _refusal(errno.EFBIG, f"expected at most {max_bytes} bytes, found {status.st_size}", path)
-        with open(descriptor, "rb", closefd=False) as file:  # noqa: PTH123 - a descriptor has no path
+        with open(descriptor, "rb", closefd=False) as file:
             data = file.read(expected + 1)
     finally:
         os.close(descriptor)
