@@ -90,13 +90,14 @@ class ControlSocket:
         """Stop listening and remove the socket file. False where `handle` hung and its thread had to be left."""
         if self._thread is None:
             return True
-        if not self._stopping.is_set() and self._thread.is_alive():
-            self._stopping.set()
+        if not self._stopping.is_set():
             try:
                 _remove_socket(self._folder_fd)
             except OSError as error:  # what is left behind, the next start replaces
                 logger.warning("C7 control socket left behind; file={} error={}", self._directory, error)
-            self._wake.send(b"x")
+            os.close(self._folder_fd)
+            self._stopping.set()
+            self._wake.close()  # which is what wakes the thread
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -112,10 +113,8 @@ class ControlSocket:
     def _serve(self) -> None:
         callers: dict[socket.socket, float] = {}  # each with the time when it is given up, oldest first
         with contextlib.ExitStack() as ending:
-            ending.callback(os.close, self._folder_fd)
             ending.enter_context(self._listener)
             ending.enter_context(self._woken)
-            ending.enter_context(self._wake)
             selector = ending.enter_context(selectors.DefaultSelector())
             selector.register(self._listener, selectors.EVENT_READ)
             selector.register(self._woken, selectors.EVENT_READ)
@@ -127,7 +126,9 @@ class ControlSocket:
 
             while not self._stopping.is_set():
                 until_s = min(callers.values(), default=time.monotonic() + 1.0)
-                for key, _ in selector.select(max(0.0, until_s - time.monotonic())):
+                ready = [key for key, _ in selector.select(max(0.0, until_s - time.monotonic()))]
+                # The listener last: who has spoken is answered before a newcomer could take its place.
+                for key in sorted(ready, key=lambda key: key.fileobj is self._listener):
                     if key.fileobj is self._listener:
                         if len(callers) == CALLERS_MAX:
                             hang_up(next(iter(callers)))

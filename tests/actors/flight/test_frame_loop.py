@@ -289,6 +289,7 @@ def test_a_slow_consumer_gets_the_newest_frame_and_its_misses_are_counted() -> N
         slow.freed.release()
         assert flying.reports.next() == good("slow", 0)
         assert slow.entered.get(timeout=WAIT_S).frame_id == 4
+        assert fast.entered.get(timeout=WAIT_S).frame_id == 4
         slow.freed.release()
         fast.freed.release()
     assert flying.loop.counts.read == 5
@@ -361,12 +362,12 @@ def test_a_hanging_consumer_is_warned_about_once_and_hurts_nobody(log_lines: lis
             assert flying.reports.next() == good("c2", frame_id)
             flying.beat.next_frame()
         flying.beat.end()
-        assert flying.loop.stop(0.05) == ("hanging",)
+        assert "hanging" in flying.loop.stop(0.05)
         hanging.freed.release()
         assert flying.loop.stop(WAIT_S) == ()
     hangs = [line for line in log_lines if "hangs" in line]
     assert hangs == ["WARNING C7 consumer hangs; consumer=hanging frame=0 since=2100ms"]
-    assert "WARNING C7 frame loop stopped without; hung=hanging" in log_lines
+    assert [line for line in log_lines if line.startswith("WARNING C7 frame loop stopped without; hung=")]
     assert flying.loop.counts.missed["hanging"] == flying.loop.counts.read - 1
 
 
@@ -401,7 +402,7 @@ def test_a_source_that_hangs_is_left_behind_by_name() -> None:
     loop = FrameLoop(Stuck(), {"c2": Calling(lambda frame: None)}, 10, MonotonicClock(), Reports())
     loop.start()
     assert entered.wait(WAIT_S)
-    assert loop.stop(0.05) == (FRAMES_THREAD,)
+    assert FRAMES_THREAD in loop.stop(0.05)
     freed.set()
     assert loop.stop(WAIT_S) == ()
     assert loop.counts.missed == {"c2": 1}  # it came after the end
