@@ -51,47 +51,49 @@ def matcher(size: MatcherSize) -> onnx.ModelProto:
 
 
 def _rotation(graph: OnnxGraph, keypoints: Value, frequencies: Value, size: MatcherSize) -> tuple[Value, Value]:
-    """Cosine and sine of learned projections of the place, `[1, 1, n, head_width / 2]` each."""
+    """Learned projections of the place as angles: their cosine and signed sine, `[1, 1, n, head_width]` each."""
     centred = graph.op("Sub", graph.op("Mul", keypoints, graph.constant(2.0 / size.image_px)), graph.constant(1.0))
     angles = graph.op("MatMul", centred, frequencies)
-    half = size.width // size.heads // 2
-    cosine, sine = (graph.reshape(graph.op(function, angles), 1, 1, -1, half) for function in ("Cos", "Sin"))
-    return cosine, sine
+    cosine, sine = graph.op("Cos", angles), graph.op("Sin", angles)
+    both = (graph.op("Concat", cosine, cosine, axis=-1), graph.op("Concat", graph.op("Neg", sine), sine, axis=-1))
+    axis = graph.constant(np.array([1]))
+    return graph.op("Unsqueeze", both[0], axis), graph.op("Unsqueeze", both[1], axis)
 
 
 def _rotate(graph: OnnxGraph, x: Value, turn: tuple[Value, Value], half: int) -> Value:
     """Rotary encoding: attention then sees where two keypoints lie relative to each other."""
     cosine, sine = turn
-    a, b = graph.ops("Split", 2, x, graph.constant(np.array([half, half])), axis=-1)
-    return graph.op(
-        "Concat",
-        graph.op("Sub", graph.op("Mul", a, cosine), graph.op("Mul", b, sine)),
-        graph.op("Add", graph.op("Mul", a, sine), graph.op("Mul", b, cosine)),
-        axis=-1,
-    )
+    first, second = graph.ops("Split", 2, x, graph.constant(np.array([half, half])), axis=-1)
+    swapped = graph.op("Concat", second, first, axis=-1)
+    return graph.op("Add", graph.op("Mul", x, cosine), graph.op("Mul", swapped, sine))
+
+
+def _pair_of_heads(graph: OnnxGraph, x: Value, name: str, size: MatcherSize) -> Value:
+    """Two projections in one, `[1, 2 * heads, n, head_width]`: a program of fewer nodes is read faster."""
+    return graph.split_heads(graph.linear(x, name, size.width, 2 * size.width), 2 * size.heads, 2 * size.width)
+
+
+def _part_heads(graph: OnnxGraph, x: Value, heads: int) -> tuple[Value, ...]:
+    return graph.ops("Split", 2, x, graph.constant(np.array([heads, heads])), axis=1)
 
 
 def _self_attention(graph: OnnxGraph, x: Value, turn: tuple[Value, Value], name: str, size: MatcherSize) -> Value:
     width, head_width = size.width, size.width // size.heads
-    query, key, value = (
-        graph.split_heads(graph.linear(x, f"{name}.{part}", width, width), size.heads, width)
-        for part in ("query", "key", "value")
-    )
-    query, key = (_rotate(graph, side, turn, head_width // 2) for side in (query, key))
+    turned = _rotate(graph, _pair_of_heads(graph, x, f"{name}.query_key", size), turn, head_width // 2)
+    query, key = _part_heads(graph, turned, size.heads)
+    value = graph.split_heads(graph.linear(x, f"{name}.value", width, width), size.heads, width)
     message = graph.merge_heads(graph.attention(query, key, value, head_width=head_width), width)
     return _absorb(graph, x, graph.linear(message, f"{name}.mix", width, width), name, width)
 
 
 def _cross_attention(graph: OnnxGraph, states: list[Value], name: str, size: MatcherSize) -> list[Value]:
-    """Each side looks at the other; queries and keys share one projection, as in LightGlue."""
+    """Each side looks at the other; what it is asked with and what it asks with is one projection, as in LightGlue."""
     width, head_width = size.width, size.width // size.heads
-    keys = [graph.split_heads(graph.linear(x, f"{name}.key", width, width), size.heads, width) for x in states]
-    values = [graph.split_heads(graph.linear(x, f"{name}.value", width, width), size.heads, width) for x in states]
+    sides = [_part_heads(graph, _pair_of_heads(graph, x, f"{name}.key_value", size), size.heads) for x in states]
     updated = []
-    for own, other in ((0, 1), (1, 0)):
-        seen = graph.attention(keys[own], keys[other], values[other], head_width=head_width)
-        message = graph.linear(graph.merge_heads(seen, width), f"{name}.mix", width, width)
-        updated.append(_absorb(graph, states[own], message, name, width))
+    for own, (query, _), (key, value) in zip(states, sides, reversed(sides), strict=True):
+        seen = graph.merge_heads(graph.attention(query, key, value, head_width=head_width), width)
+        updated.append(_absorb(graph, own, graph.linear(seen, f"{name}.mix", width, width), name, width))
     return updated
 
 

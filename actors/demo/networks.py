@@ -54,13 +54,14 @@ SIZES: dict[DemoRuntime, NetworkSizes] = {
         dtype="float16",
         backbone=BackboneSize(image_px=112, patch_px=16, width=96, heads=3, blocks=3, descriptor=128),
         extractor=ExtractorSize(image_px=96, channels=4, descriptor=32, keypoints=64),
-        matcher=MatcherSize(image_px=96, descriptor=32, width=32, heads=2, layers=2),
+        matcher=MatcherSize(image_px=96, descriptor=32, width=32, heads=2, layers=1),
         refiner=RefinerSize(image_px=32, channels=8, hidden=16, steps=2, viewpoints=32),
         rerank_keypoints=32,
         match_keypoints=64,
     ),
 }
-"""One frame takes 100 to 150 ms of one core in either set, with everything that the four consumers ask of it.
+"""What all four consumers ask for one frame takes 113 and 122 ms of one core, pictures included: a third of 3 Hz.
 
-Measured on an EPYC of 2.6 GHz: float16 without hardware for it is 6 to 14 times slower than float32.
+Measured on an EPYC of 2.6 GHz. Float16 without hardware for it is 6 to 14 times slower than float32 there, hence the
+smaller set.
 """

@@ -178,7 +178,10 @@ class OnnxGraph:
         return self.op("Div", x, self.op("Add", length, self.constant(1e-4)))
 
     def reshape(self, x: Value, *shape: int) -> Value:
-        """At most one extent may be -1."""
+        """0 keeps an extent as it is; at most one may be -1.
+
+        0 is better where both do: PyTorch reasons for seconds about what -1 stands for in a program.
+        """
         return self.op("Reshape", x, self.constant(np.array(shape)))
 
     def part(self, x: Value, start: int, stop: int, *, axis: int) -> Value:
@@ -187,11 +190,11 @@ class OnnxGraph:
 
     def split_heads(self, x: Value, heads: int, width: int) -> Value:
         """`[1, n, width] -> [1, heads, n, width / heads]`."""
-        return self.op("Transpose", self.reshape(x, 1, -1, heads, width // heads), perm=[0, 2, 1, 3])
+        return self.op("Transpose", self.reshape(x, 0, 0, heads, width // heads), perm=[0, 2, 1, 3])
 
     def merge_heads(self, x: Value, width: int) -> Value:
         """`[1, heads, n, width / heads] -> [1, n, width]`."""
-        return self.reshape(self.op("Transpose", x, perm=[0, 2, 1, 3]), 1, -1, width)
+        return self.reshape(self.op("Transpose", x, perm=[0, 2, 1, 3]), 0, 0, width)
 
     def attention(self, query: Value, key: Value, value: Value, *, head_width: int) -> Value:
         """Scaled dot-product attention over `[1, heads, n, head_width]`."""

@@ -147,12 +147,13 @@ def _shaped_operators() -> dict[str, Operator]:
     from torch.nn import functional
 
     return {
-        "Reshape": lambda _, numbers, x: x.reshape(numbers[0]),
+        "Reshape": lambda _, numbers, x: x.reshape([n or x.shape[axis] for axis, n in enumerate(numbers[0])]),
         "Resize": lambda _, numbers, x: functional.interpolate(
             x, scale_factor=numbers[0][2:], mode="bilinear", align_corners=False
         ),
         "Slice": lambda _, numbers, x: x.narrow(numbers[2][0], numbers[0][0], numbers[1][0] - numbers[0][0]),
         "Split": lambda attributes, numbers, x: x.split(numbers[0], attributes["axis"]),
+        "Unsqueeze": lambda _, numbers, x: x.unsqueeze(numbers[0][0]),
         "TopK": lambda attributes, numbers, x: x.topk(numbers[0][0], dim=attributes["axis"]),
     }
 
