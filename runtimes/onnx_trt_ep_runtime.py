@@ -113,7 +113,7 @@ class OnnxTrtEpRuntime:
         try:
             data = self._built(model_path.stem, model.data, build_config)
             inputs, outputs = _described(self._open(data))
-        except self._errors as error:
+        except (*self._errors, OSError) as error:  # the engine goes through a temporary folder, which may be full
             raise EngineBuildError(f"{model_path}: {type(error).__name__}: {str(error).strip()[:500]}") from error
         if inputs != model.inputs:
             raise EngineBuildError(f"{model_path}: expected an engine with inputs {model.inputs}, found {inputs}")

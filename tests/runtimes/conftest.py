@@ -67,6 +67,34 @@ def descriptor_onnx(save_onnx: SaveOnnx) -> Path:
     )
 
 
+@pytest.fixture
+def light_onnx(tmp_path: Path) -> Callable[[str], Path]:
+    """`light_onnx("squeezenet")`: a topology that the onnx package ships, with weights that mean something.
+
+    Its own weights are constants, and so are the outputs: a runtime that drops every convolution would pass. These
+    are seeded, scaled so that activations neither vanish nor explode, and positive for one-dimensional ones, which
+    are variances.
+    """
+    onnx = pytest.importorskip("onnx")
+
+    def make(name: str) -> Path:
+        model = onnx.load(Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / f"light_{name}.onnx")
+        random = np.random.default_rng(11)
+        shapes = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+        constants = [node for node in model.graph.node if node.op_type == "ConstantOfShape"]
+        assert constants, "the light models no longer make their weights with ConstantOfShape"
+        for node in constants:
+            shape = tuple(int(extent) for extent in shapes[node.input[0]])
+            array = random.normal(size=shape) * np.sqrt(2 / np.prod(shape[1:])) if shape[1:] else random.random(shape)
+            model.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(np.float32), node.output[0]))
+            model.graph.node.remove(node)
+        path = tmp_path / f"{name}.onnx"
+        onnx.save(model, path)
+        return path
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def save_pt2(tmp_path_factory: pytest.TempPathFactory) -> SavePt2:
     """`save_pt2(name, module, inputs, dynamic_shapes=None)`; a program of the same name is exported once."""

@@ -260,10 +260,9 @@ def test_a_quantised_model_is_not_fp32(cpu: OnnxTrtEpRuntime, save_onnx: Callabl
 
 @pytest.mark.parametrize("name", ["squeezenet", "shufflenet"])
 def test_a_known_topology_gives_the_numbers_of_onnx_runtime_called_directly(
-    cpu: OnnxTrtEpRuntime, tmp_path: Path, name: str
+    cpu: OnnxTrtEpRuntime, light_onnx: Callable[[str], Path], name: str
 ) -> None:
-    path = tmp_path / f"{name}.onnx"
-    onnx.save(seeded_light_model(name), path)
+    path = light_onnx(name)
     direct = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     given = direct.get_inputs()[0]
     image = np.random.default_rng(1).normal(size=given.shape).astype(np.float32)
@@ -289,25 +288,6 @@ def test_weights_that_are_listed_as_inputs_are_constants_all_the_same(
     assert entry.inputs == {"x": TensorSpec((2, 3), "float32")}
     found = cpu.infer(cpu.deserialize_engine(entry), {"x": np.ones((2, 3), np.float32)})
     np.testing.assert_array_equal(np.asarray(found["y"]), np.ones(6))
-
-
-def seeded_light_model(name: str) -> Any:
-    """A real topology of the onnx package. Its own weights are constants; these are seeded, and keep the scale."""
-    folder = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
-    model = onnx.load(folder / f"light_{name}.onnx")
-    random = np.random.default_rng(11)
-    produced = {node.output[0]: node for node in model.graph.node if node.op_type == "ConstantOfShape"}
-    shapes = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    weights = []
-    for output, node in produced.items():
-        shape = tuple(int(extent) for extent in shapes[node.input[0]])
-        scale = np.sqrt(2.0 / max(1, int(np.prod(shape[1:]))))
-        array = np.abs(random.normal(size=shape)) if len(shape) == 1 else random.normal(size=shape) * scale
-        weights.append(onnx.numpy_helper.from_array(array.astype(np.float32), output))
-        model.graph.node.remove(node)
-    assert weights, "the light models no longer make their weights with ConstantOfShape"
-    model.graph.initializer.extend(weights)
-    return model
 
 
 def test_inputs_whose_shared_dimension_differs_never_reach_the_engine(
