@@ -12,6 +12,7 @@ from actors.cli import declare, demo, doctor, fly, preflight
 from actors.flight.process import RestartNeededError
 from messages import C7Error, ConfigError
 from runtimes.cli import provision
+from runtimes.cli_infer import infer
 from telemetry import configure_logging
 
 DONE = 0
@@ -27,7 +28,7 @@ def c7() -> None:
     """The on-board inference runtime: provision engines, rehearse a takeoff, fly, and see what happened."""
 
 
-for command in (doctor, provision, preflight, fly, declare, demo):
+for command in (doctor, provision, preflight, fly, declare, infer, demo):
     c7.add_command(command)
 
 
@@ -47,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     log = configure_logging(level="WARN")
     try:
-        outcome = c7.main(args=arguments, standalone_mode=False)
+        outcome = c7.main(args=arguments, prog_name="c7", standalone_mode=False)
     except Exception as error:  # noqa: BLE001  # the outermost frame: every error becomes a text and an exit code
         _explain(error, as_json="--json" in arguments)
         return exit_code(error)

@@ -1,0 +1,130 @@
+"""The command as a person meets it: exit codes, errors that say what to do, and one JSON document where asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import pytest
+
+from actors.__main__ import c7, exit_code, main
+from actors.flight.process import RestartNeededError
+from messages import ConfigError, EngineBuildError, JournalError, TakeoffRefusedError
+
+PLAN = """
+[flight]
+name = "test"
+[runtime]
+runtime = "onnx_trt_ep"
+provider = "cpu"
+[models.vpr]
+source = "vpr.onnx"
+precision = "fp32"
+deadline_ms = {deadline}
+"""
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    path = tmp_path / "flight.toml"
+    path.write_text(PLAN.format(deadline=200))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (TakeoffRefusedError("x"), 1),
+        (EngineBuildError("x"), 1),
+        (JournalError("x"), 1),
+        (click.Abort(), 1),
+        (ConfigError("x"), 2),
+        (click.UsageError("x"), 2),
+        (ZeroDivisionError("x"), 70),
+        (RestartNeededError("x"), 75),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_each_end_has_its_exit_code(error: BaseException, code: int) -> None:
+    assert exit_code(error) == code
+
+
+def test_every_command_explains_itself(capfd: pytest.CaptureFixture[str]) -> None:
+    assert set(c7.commands) == {"doctor", "provision", "preflight", "fly", "declare", "infer", "demo"}
+    for name in c7.commands:
+        assert main([name, "--help"]) == 0
+        assert "Usage: c7" in capfd.readouterr().out
+
+
+def test_wrong_usage_is_exit_code_2_and_shows_the_usage(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["fly"]) == 2
+    assert "Missing argument 'FLIGHT.toml'" in capfd.readouterr().err
+
+
+def test_an_internal_error_keeps_its_traceback_and_is_exit_code_70(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], plan: Path
+) -> None:
+    def explode(_path: Path) -> None:
+        raise ZeroDivisionError("a mistake of ours")
+
+    monkeypatch.setattr("actors.cli.read_flight_plan", explode)
+    assert main(["fly", str(plan)]) == 70
+    text = capfd.readouterr().err
+    assert "Traceback" in text
+    assert "internal error: ZeroDivisionError: a mistake of ours" in text
+
+
+def test_a_plan_that_is_not_there_is_unreadable_input(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for command in ("provision", "preflight", "fly"):
+        assert main([command, str(tmp_path / "flight.toml")]) == 2
+        assert "cannot be read" in capfd.readouterr().err
+
+
+def test_a_malformed_plan_is_named_by_table_and_key(plan: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    plan.write_text(PLAN.format(deadline='"soon"'))
+    assert main(["fly", str(plan)]) == 2
+    text = capfd.readouterr().err
+    assert "[models.vpr]" in text
+    assert "deadline_ms" in text
+
+
+def test_with_json_an_error_is_one_document_too(plan: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["preflight", str(plan), "--json"]) == 1
+    captured = capfd.readouterr()
+    document = json.loads(captured.out)
+    assert document["kind"] == "TakeoffRefusedError"
+    assert document["exit_code"] == 1
+    assert "c7 provision" in document["error"]
+
+
+def test_a_flight_without_engines_is_refused_and_leaves_no_recording(plan: Path) -> None:
+    assert main(["fly", str(plan), "--for", "1"]) == 1
+    assert not (plan.parent / "recordings").exists()
+
+
+def test_a_missing_model_stops_provisioning_and_leaves_no_generation(
+    plan: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["provision", str(plan)]) == 1
+    assert "vpr.onnx" in capfd.readouterr().err
+    assert not list((plan.parent / "engines").glob("gen-*"))
+
+
+def test_the_demonstration_never_empties_a_folder_of_somebody_else(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.txt").write_text("ten years")
+    assert main(["demo", "--out", str(tmp_path)]) == 2
+    assert "--out" in capfd.readouterr().err
+    assert (tmp_path / "thesis.txt").read_text() == "ten years"
+
+
+def test_doctor_says_what_this_machine_is_and_why_a_runtime_cannot_run(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    diagnosis = json.loads(capfd.readouterr().out)
+    assert diagnosis["host"]["machine"]
+    runtimes = {each["label"]: each for each in diagnosis["runtimes"]}
+    assert {"tensorrt", "onnx_trt_ep[tensorrt]", "pytorch_fp16[cpu]"} <= runtimes.keys()
+    assert not runtimes["tensorrt"]["available"]
+    assert all(each["detail"] for each in runtimes.values())
