@@ -98,6 +98,8 @@ class OnnxTrtEpRuntime:
         self._host = detect_host(self._version, device_index=config.device_index)
         self._thermal = thermal if thermal is not None else NoThermalFeed()
         self._errors = ort_errors()
+        # A build goes through a temporary folder, which may be full.
+        self._build_errors: tuple[type[Exception], ...] = (*self._errors, OSError)
         self._run_options = silent_run_options()
         self._resident: ResidentEngines[OnnxHandle] = ResidentEngines()
 
@@ -113,7 +115,7 @@ class OnnxTrtEpRuntime:
         try:
             data = self._built(model_path.stem, model.data, build_config)
             inputs, outputs = _described(self._open(data))
-        except (*self._errors, OSError) as error:  # the engine goes through a temporary folder, which may be full
+        except self._build_errors as error:
             raise EngineBuildError(f"{model_path}: {type(error).__name__}: {str(error).strip()[:500]}") from error
         if inputs != model.inputs:
             raise EngineBuildError(f"{model_path}: expected an engine with inputs {model.inputs}, found {inputs}")
