@@ -31,6 +31,7 @@ from messages import (
     FlightClosed,
     FlightOpened,
     InferCompleted,
+    JournalError,
     Message,
     MonotonicClock,
     describe_error,
@@ -81,11 +82,14 @@ def fly_plan(plan: FlightPlan, *, duration_s: float | None = None, log_level: Lo
         journal = ending.enter_context(Journal.open(plan.flight.state))
         life = begin_life(plan, journal)
         generation, entries = engines_for(plan, life)
+        opened = _opened(life, generation, clock)
+        # Before the recording is made: a kill in between costs a life's number, not a file name that is taken.
+        journal.append(opened)
         plan.flight.recordings.mkdir(parents=True, exist_ok=True)
         recorder = ending.enter_context(FlightRecorder(plan.flight.recordings / f"{life.name}.mcap", clock))
         ending.callback(configure_logging(level=log_level, sink=sys.stdout, recorder=recorder).close)
         process = _FlightProcess(plan, life, clock, journal, recorder, log_level)
-        summary = process.live(generation, entries, stop, duration_s)
+        summary = process.live(opened, entries, stop, duration_s)
         write_atomically(plan.flight.recordings / f"{life.name}.json", msgspec.json.encode(summary))
         return summary
 
@@ -104,23 +108,9 @@ class _FlightProcess:
         self._logs_runs = level == "DEBUG"
 
     def live(
-        self,
-        generation: Generation,
-        entries: Mapping[str, EngineCacheEntry],
-        stop: StopSignals,
-        duration_s: float | None,
+        self, opened: FlightOpened, entries: Mapping[str, EngineCacheEntry], stop: StopSignals, duration_s: float | None
     ) -> LifeSummary:
-        """From FlightOpened to FlightClosed; both are in the journal whatever happens in between."""
-        opened = FlightOpened(
-            flight_id=self._life.flight_id,
-            life=self._life.number,
-            engine_generation=generation.number,
-            manifest_sha256=generation.manifest_sha256,
-            boot_id=BOOT_ID.read_text().strip(),
-            pid=os.getpid(),
-            opened_at=self._clock.monotonic_ns(),
-        )
-        self._journal.append(opened)
+        """From FlightOpened to FlightClosed, which is recorded whatever happens in between."""
         self._record(opened)
         ended_because = "an internal error"
         try:
@@ -130,10 +120,16 @@ class _FlightProcess:
             ended_because = describe_error(error)
             raise
         finally:
-            closed = FlightClosed(ended_because, self._clock.monotonic_ns())
-            self._record(closed)
-            self._journal.append(closed)
+            self._close(FlightClosed(ended_because, self._clock.monotonic_ns()))
         return summary
+
+    def _close(self, closed: FlightClosed) -> None:
+        self._record(closed)
+        try:
+            self._journal.append(closed)
+        except JournalError as error:
+            # A flight ends by LandedDeclared; that this life closed itself is for the analyst, who has the recording.
+            logger.error("C7 end of life not in the journal; {}", describe_error(error))
 
     def _fly(self, entries: Mapping[str, EngineCacheEntry], stop: StopSignals, duration_s: float | None) -> LifeSummary:
         with ExitStack() as ending:
@@ -204,6 +200,18 @@ class _FlightProcess:
         if self._logs_runs and isinstance(message, InferCompleted):
             took_ms = message.run_ns / NS_PER_MS
             logger.debug("C7 infer backbone={} frame={} took={:.1f}ms", message.model, message.frame_id, took_ms)
+
+
+def _opened(life: Life, generation: Generation, clock: Clock) -> FlightOpened:
+    return FlightOpened(
+        flight_id=life.flight_id,
+        life=life.number,
+        engine_generation=generation.number,
+        manifest_sha256=generation.manifest_sha256,
+        boot_id=BOOT_ID.read_text().strip(),
+        pid=os.getpid(),
+        opened_at=clock.monotonic_ns(),
+    )
 
 
 def _watch(supervision: Supervision, stop: StopSignals, clock: Clock, duration_s: float | None) -> str:
