@@ -24,7 +24,7 @@ from runtimes.config import C7InferenceConfig, Provider
 from runtimes.host import detect_gpu
 from runtimes.inference_runtime import BuildConfig, Precision
 from runtimes.onnx_model import audit_onnx, refuse_partial_engine
-from runtimes.onnx_session import _PROBE, error_of_run, open_session, refuse_environment
+from runtimes.onnx_session import _PROBE, PROVIDER_NAMES, error_of_run, open_session, refuse_environment
 from runtimes.onnx_trt_ep_runtime import OnnxTrtEpRuntime, tensorrt_options
 from runtimes.source_model import read_source
 
@@ -59,7 +59,8 @@ def test_a_provider_that_cannot_run_here_is_refused_saying_what_is_missing(
     with pytest.raises(RuntimeNotAvailableError) as refusal:
         runtime_on(provider)
     assert f"onnx_trt_ep[{provider}]" in str(refusal.value)
-    assert "cannot open shared object file" in str(refusal.value)
+    in_this_build = PROVIDER_NAMES[provider] in ort.get_available_providers()
+    assert ("cannot open shared object file" if in_this_build else "made without it") in str(refusal.value)
     assert 'provider = "cpu"' in str(refusal.value)
     assert capfd.readouterr() == ("", "")
 
@@ -174,7 +175,8 @@ def test_weights_outside_the_file_are_refused_even_where_onnx_runtime_would_find
     model = onnx.load(descriptor_onnx)
     onnx.save(model, descriptor_onnx, save_as_external_data=True, location="weights.bin", size_threshold=0)
     monkeypatch.chdir(descriptor_onnx.parent)
-    ort.InferenceSession(descriptor_onnx.read_bytes(), providers=["CPUExecutionProvider"])
+    if not ort.__version__.startswith("1.20."):  # which looks for them nowhere
+        ort.InferenceSession(descriptor_onnx.read_bytes(), providers=["CPUExecutionProvider"])
     with pytest.raises(EngineBuildError, match=r"1 in other files \(weight, \.\.\.\)"):
         cpu.compile_engine(descriptor_onnx, FP32)
 
