@@ -109,7 +109,7 @@ class ReRanker:
         extract_within_ms: float,
         match_within_ms: float,
         tiles: int = 10,
-        tiles_per_frame: int = 10,
+        tiles_per_frame: int = 2,
         frames: str = "",
     ) -> None:
         self._client = client

@@ -28,7 +28,7 @@ RATE_HZ = 3.0
 PLACE_RECOGNITION, RERANKER, MATCHER, REFINER = "c2_vpr", "c2_5_rerank", "c3_matcher", "c3_5_adhop"
 """The consumers' names in the plan, and so in every recording."""
 
-THROTTLED_FROM, THROTTLED_UNTIL, FAULT_AT = 0.2, 0.55, 0.4
+THROTTLED_FROM, THROTTLED_UNTIL, FAULT_AT = 0.15, 0.35, 0.5
 """Shares of the flight."""
 SAMPLED_S, LEAVING_S = 1.2, 4.5
 """At one sample a second a throttle is seen for sure, and three clear samples later it has left."""

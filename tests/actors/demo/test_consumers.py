@@ -171,7 +171,7 @@ class TestWithoutAResult:
 
         matched = returns({"scores": np.ones((1, 8), np.float32)})
         with self.flown(extractor=computes(extracted), matcher=matched) as flight:
-            consumer = ReRanker(flight, keypoints=8, tiles=3, **FEATURES)
+            consumer = ReRanker(flight, keypoints=8, tiles=3, tiles_per_frame=3, **FEATURES)
             degraded = consumer.on_frame(frame(camera, 0))
             assert degraded is not None
             assert degraded.startswith("no result from extractor: ")
