@@ -164,16 +164,16 @@ class RecordedNvml(types.ModuleType):
     def nvmlDeviceGetHandleByIndex(self, index: int) -> object:  # noqa: N802
         return self._answer("handle", index)
 
-    def nvmlDeviceGetCudaComputeCapability(self, handle: object) -> object:  # noqa: N802, ARG002
+    def nvmlDeviceGetCudaComputeCapability(self, handle: object) -> object:  # noqa: N802
         return self._answer("capability", (8, 7))
 
     def nvmlSystemGetCudaDriverVersion_v2(self) -> object:  # noqa: N802
         return self._answer("driver", 12060)
 
-    def nvmlDeviceGetName(self, handle: object) -> object:  # noqa: N802, ARG002
+    def nvmlDeviceGetName(self, handle: object) -> object:  # noqa: N802
         return self._answer("name", "Orin (nvgpu)")
 
-    def nvmlDeviceGetNumGpuCores(self, handle: object) -> object:  # noqa: N802, ARG002
+    def nvmlDeviceGetNumGpuCores(self, handle: object) -> object:  # noqa: N802
         return self._answer("cores", 1024)
 
 

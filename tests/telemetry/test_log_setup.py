@@ -124,7 +124,7 @@ def test_lines_stay_bounded_and_whole_whatever_is_logged(configure: Configure) -
 
 
 class Broken(io.StringIO):
-    def write(self, text: str) -> int:  # noqa: ARG002
+    def write(self, text: str) -> int:
         raise BrokenPipeError(32, "Broken pipe")
 
 
