@@ -28,7 +28,11 @@ MessageT = TypeVar("MessageT", bound=WireMessage)
 
 
 class ConsumerRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One consumer's own account of its frames. `back_ms` is from the kill to its next good frame."""
+    """One consumer's own account of its frames.
+
+    `back_ms` is from the kill to its next good frame for which an engine worked: a frame on which it asked for nothing
+    is good too, but says nothing of a recovery.
+    """
 
     good: int
     degraded: int
@@ -102,11 +106,13 @@ def _problems(account: FlightAccount, last_life: dict[str, ModelRecord]) -> Iter
 
 def _consumers(lives: Sequence[Sequence[RecordedMessage]], killed_at_ns: int) -> dict[str, ConsumerRecord]:
     records: dict[str, ConsumerRecord] = {}
+    served = {(outcome.consumer, outcome.frame_id) for _, outcome in _each(lives[-1], InferCompleted)}
     for number, life in enumerate(lives):
         for at_ns, report in _each(life, ConsumerReported):
             known = records.get(report.consumer) or ConsumerRecord(good=0, degraded=0, back_ms=None)
             back_ms = known.back_ms
-            if back_ms is None and report.good and number == len(lives) - 1:
+            recovered = number == len(lives) - 1 and (report.consumer, report.frame_id) in served
+            if back_ms is None and report.good and recovered:
                 back_ms = (at_ns - killed_at_ns) / NS_PER_MS
             records[report.consumer] = ConsumerRecord(
                 good=known.good + report.good, degraded=known.degraded + (not report.good), back_ms=back_ms

@@ -50,7 +50,7 @@ class ManualTimers:
     def __init__(self) -> None:
         self.delays_ns: list[int] = []
 
-    def after(self, delay_ns: int, action: Callable[[], None]) -> None:
+    def after(self, delay_ns: int, _action: Callable[[], None]) -> None:
         self.delays_ns.append(delay_ns)
 
     def close(self) -> None:

@@ -37,12 +37,12 @@ def at(milliseconds: int, message: WireMessage) -> RecordedMessage:
     return RecordedMessage(milliseconds * NS_PER_MS, message)
 
 
-def asked(request_id: int) -> Infer[TensorSpec]:
-    return Infer("vpr", NO_TENSORS, "c2_vpr", 1, 10, request_id)
+def asked(request_id: int, frame_id: int = 1) -> Infer[TensorSpec]:
+    return Infer("vpr", NO_TENSORS, "c2_vpr", frame_id, 10, request_id)
 
 
-def answered(request_id: int) -> InferCompleted[TensorSpec]:
-    return InferCompleted("vpr", "c2_vpr", 1, request_id, NO_TENSORS, 1, NS_PER_MS, 7 * NS_PER_MS)
+def answered(request_id: int, frame_id: int = 1) -> InferCompleted[TensorSpec]:
+    return InferCompleted("vpr", "c2_vpr", frame_id, request_id, NO_TENSORS, 1, NS_PER_MS, 7 * NS_PER_MS)
 
 
 FIRST_LIFE = [
@@ -60,9 +60,10 @@ FIRST_LIFE = [
 SECOND_LIFE = [
     at(1200, opened(2)),
     at(1300, EngineLoaded("vpr", 1, 5)),
-    at(1310, asked(1)),
-    at(1320, answered(1)),
-    at(1330, ConsumerReported("c2_vpr", 1_000_000, good=True)),
+    at(1305, ConsumerReported("c2_vpr", 1_000_000, good=True)),
+    at(1310, asked(1, 1_000_001)),
+    at(1320, answered(1, 1_000_001)),
+    at(1330, ConsumerReported("c2_vpr", 1_000_001, good=True)),
     at(1400, AllEnginesLoaded(("vpr",), 2)),
 ]
 
