@@ -44,12 +44,14 @@ _READ_BYTES = 64 * 1024
 COMMAND: tuple[str, ...] = (sys.executable, "-m", "runtimes.build_one")
 
 
-def probe_runtime(config: C7InferenceConfig, *, timeout_s: float = PROBE_TIMEOUT_S) -> RuntimeProbed:
+def probe_runtime(
+    config: C7InferenceConfig, *, timeout_s: float = PROBE_TIMEOUT_S, command: Sequence[str] = COMMAND
+) -> RuntimeProbed:
     """Which label and host tuple the configured runtime has here, found by constructing it in a child process.
 
     Raises what `build_inference_runtime` raises, and EngineBuildError where the child crashes or hangs.
     """
-    answer = run_request(ProbeRuntime(config), timeout_s=timeout_s)
+    answer = run_request(ProbeRuntime(config), timeout_s=timeout_s, command=command)
     if not isinstance(answer, RuntimeProbed):
         raise EngineBuildError(f"{config.runtime}: expected its label, got {type(answer).__name__}")
     return answer

@@ -29,7 +29,6 @@ from runtimes.build_request import (
     encode,
 )
 from runtimes.config import RuntimeName
-from runtimes.engine_artifact import rename_engine
 from runtimes.host import detect_host
 from runtimes.inference_factory import build_inference_runtime
 
@@ -63,14 +62,20 @@ def _probe(request: ProbeRuntime) -> RuntimeProbed:
 
 
 def _build(request: BuildEngine) -> EngineBuilt:
-    runtime = build_inference_runtime(msgspec.structs.replace(request.config, engine_dir=request.scratch))
-    entry = runtime.compile_engine(request.source, request.build_config)
+    runtime = build_inference_runtime(msgspec.structs.replace(request.config, engine_dir=request.directory))
+    # A runtime names the engine after its source; the plan's name for the model may be another.
+    named = request.scratch / f"{request.model}{request.source.suffix}"
+    named.symlink_to(request.source)
+    try:
+        entry = runtime.compile_engine(named, request.build_config)
+    except C7Error as error:
+        raise type(error)(str(error).replace(str(named), str(request.source))) from error
     if entry.source_sha256 != request.source_sha256:
         raise EngineBuildError(
             f"{request.source}: the source changed while it was provisioned: expected sha256"
             f" {request.source_sha256}, found {entry.source_sha256}; provision again once it is complete"
         )
-    return EngineBuilt(rename_engine(entry, request.directory, request.model).path.name)
+    return EngineBuilt(entry.path.name)
 
 
 def _die_with(parent: int) -> None:

@@ -66,7 +66,7 @@ def write_engine(
         path=directory.absolute() / name,
         engine_sha256=sha256_of(built.data),
         engine_size_bytes=len(built.data),
-        source_name=source.path.name,
+        source_name=source.path.resolve().name,  # a link says less than the file that it led to
         source_sha256=source.sha256,
         runtime_label=runtime_label,
         build_config=build_config,
@@ -153,33 +153,6 @@ def read_verified(entry: EngineCacheEntry) -> bytes:
             f"{entry.path}: content altered: expected sha256 {entry.engine_sha256}, found {found}; {REMEDY}"
         )
     return data
-
-
-def rename_engine(entry: EngineCacheEntry, directory: Path, model: str) -> EngineCacheEntry:
-    """Give a compiled engine the model's name of the flight plan: the file is moved, its metadata written anew.
-
-    Raises EngineStoreError or EngineDeserializeError; the former files are gone when it succeeds.
-    """
-    on_disk = read_entry(entry.path)
-    name = EngineFilenameSchema.for_host(model, entry.host, entry.build_config.precision).format()
-    renamed = msgspec.structs.replace(on_disk, model=model, path=directory.absolute() / name)
-    metadata = _encode_metadata(renamed)
-    sidecar = Sha256Sidecar({name: renamed.engine_sha256, metadata_path(renamed.path).name: sha256_of(metadata)})
-    try:
-        entry.path.replace(renamed.path)
-        write_files_atomically(
-            directory,
-            {
-                metadata_path(renamed.path).name: metadata,
-                Sha256Sidecar.path_for(renamed.path).name: sidecar.format(),
-            },
-        )
-        for former in engine_files(entry.path):
-            if former not in engine_files(renamed.path):
-                former.unlink(missing_ok=True)
-    except OSError as error:
-        raise EngineStoreError(_why_not_written(renamed, len(metadata), error)) from error
-    return renamed
 
 
 def _encode_metadata(entry: EngineCacheEntry) -> bytes:

@@ -21,12 +21,11 @@ from runtimes.engine_artifact import (
     metadata_path,
     read_engine,
     read_entry,
-    rename_engine,
     write_engine,
 )
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, HostTuple
 from runtimes.sha256_sidecar import Sha256Sidecar, sha256_of
-from runtimes.source_model import SourceModel
+from runtimes.source_model import SourceModel, read_source
 
 LABEL = "onnx_trt_ep[cpu]"
 HOST = HostTuple(
@@ -246,19 +245,13 @@ def test_another_engine_put_in_its_place_is_refused(tmp_path: Path, entry: Engin
         load(entry)
 
 
-def test_a_compiled_engine_takes_the_plans_name(tmp_path: Path) -> None:
-    built = write(tmp_path / "scratch", model="ultravpr_v3")
-    renamed = rename_engine(built, tmp_path, "vpr")
-    assert renamed.path == tmp_path / "vpr__sm87_jp6.2_trt10.3_fp16.engine"
-    assert (renamed.model, renamed.source_name) == ("vpr", "ultravpr.onnx")
-    assert load(renamed) == ENGINE
-    assert list((tmp_path / "scratch").iterdir()) == []
-
-
-def test_a_compiled_engine_may_keep_its_name(tmp_path: Path) -> None:
-    built = write(tmp_path)
-    assert rename_engine(built, tmp_path, "vpr") == built
-    assert load(built) == ENGINE
+def test_the_file_that_a_link_led_to_is_recorded_as_the_source(tmp_path: Path) -> None:
+    (tmp_path / "ultravpr v3.onnx").write_bytes(b"source")
+    (tmp_path / "vpr.onnx").symlink_to("ultravpr v3.onnx")
+    source = read_source(tmp_path / "vpr.onnx", suffix=".onnx")
+    built = BuiltEngine(data=ENGINE, inputs={}, outputs={}, build_tool="test")
+    entry = write_engine(tmp_path, "vpr", source, built, BuildConfig(), LABEL, HOST, 1)
+    assert entry.source_name == "ultravpr v3.onnx"
 
 
 def test_a_model_that_no_file_can_be_named_after_writes_nothing(tmp_path: Path) -> None:
