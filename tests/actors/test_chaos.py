@@ -107,7 +107,7 @@ def test_every_request_has_one_outcome_through_minutes_of_faults() -> None:
     print(f"{total} requests, {sum(fake.loads(model) for model in MODELS)} engine loads, {SECONDS:g} s")
     for model, tally in tallies.items():
         counted: dict[str, int] = {"completed": tally.completed}
-        counted.update(tally.rejected)
+        counted.update({str(why): count for why, count in tally.rejected.items()})
         theirs = {reason: count for (name, reason), count in seen.items() if name == model}
         print(model, {reason: count for reason, count in sorted(counted.items()) if count})
         assert theirs == {reason: count for reason, count in counted.items() if count}
