@@ -275,3 +275,21 @@ def test_the_committed_engine_is_the_one_that_a_runtime_reads(plan: FlightPlan) 
     generation = provision(plan, progress=Progress())
     entry = generation.entries["vpr"]
     assert len(read_engine(entry, runtime_label="onnx_trt_ep[cpu]", host=entry.host)) == entry.engine_size_bytes
+
+
+@pytest.mark.torch
+def test_an_exported_torch_program_is_provisioned_once(
+    tmp_path: Path, descriptor_pt2: Path, progress: Progress
+) -> None:
+    plan = FlightPlan(
+        flight=FlightSection(name="survey", store=tmp_path / "engines"),
+        runtime=C7InferenceConfig(runtime="pytorch_fp16"),
+        models={"vpr": ModelSection(source=descriptor_pt2, deadline_ms=100)},
+    )
+    generation = provision(plan, progress=Progress())
+    assert provision(plan, progress=progress) == generation
+    assert progress.decisions() == {"vpr": ("reuse", "unchanged")}
+    runtime = build_inference_runtime(plan.runtime)
+    handle = deserialize_cached_engine(runtime, generation.entries["vpr"])
+    assert handle.entry.source_name == descriptor_pt2.name
+    runtime.release_engine(handle)
