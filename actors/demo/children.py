@@ -59,6 +59,13 @@ class Child:
                 f"(exit code {self._process.poll()}):\n{self.tail}\nlog: {self._log}"
             )
 
+    def wait_until_said_again(self, text: str, timeout_s: float) -> None:
+        """Wait for the next line with `text`, from now on. Raises FlightProcessError like `wait_until_said`."""
+        self._heard_or_ended.clear()
+        self._heard = False
+        self._awaits = text
+        self.wait_until_said(timeout_s)
+
     def flies_on(self, seconds: float) -> None:
         """Let it run. Raises FlightProcessError where it ends before that."""
         try:

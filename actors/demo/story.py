@@ -22,6 +22,8 @@ from telemetry import RecordedMessage, read_recording
 
 READY = "C7 ready"
 """What the flight process logs when every engine answers."""
+FRAME_BEGUN = "C7 infer backbone=backbone"
+"""The most urgent engine has answered for a new frame: the others are at work on it."""
 MARKER = "c7-demo.txt"
 """Only a folder that holds this file, written here, is ever emptied."""
 PROVISION_TIMEOUT_S = 300.0
@@ -89,7 +91,8 @@ def _first_life(plan: Path, log: Path, flight_s: float, console: Console) -> int
         life.wait_until_said(READY_TIMEOUT_S)
         run_command(["declare", "airborne", "--flight", str(plan)], log.with_name("declare.log"), COMMAND_TIMEOUT_S)
         life.flies_on(flight_s)
-        console.print("[4/6] kill -9: the flight process dies in the air, requests under way")
+        life.wait_until_said_again(FRAME_BEGUN, COMMAND_TIMEOUT_S)
+        console.print("[4/6] kill -9: the flight process dies in the middle of a frame")
         return life.kill()
 
 
