@@ -41,8 +41,7 @@ def build_inference_runtime(config: C7InferenceConfig, thermal: ThermalFeed | No
 
         return PytorchFp16Runtime(config, thermal)
     raise RuntimeNotAvailableError(
-        "runtime tensorrt is configured, but this release does not contain it yet; configure onnx_trt_ep or"
-        " pytorch_fp16"
+        "this release does not contain the runtime tensorrt yet; configure onnx_trt_ep or pytorch_fp16"
     )
 
 

@@ -154,5 +154,5 @@ def test_a_runtime_is_probed_by_really_building_it() -> None:
 
 
 def test_a_runtime_that_cannot_run_here_is_refused_with_its_own_error() -> None:
-    with pytest.raises(RuntimeNotAvailableError, match="does not contain it yet"):
+    with pytest.raises(RuntimeNotAvailableError, match="does not contain the runtime tensorrt yet"):
         probe_runtime(C7InferenceConfig(runtime="tensorrt", device="cuda"))

@@ -34,7 +34,7 @@ def test_an_unconfigured_environment_gets_the_baseline() -> None:
 
 
 def test_tensorrt_is_refused_honestly() -> None:
-    with pytest.raises(RuntimeNotAvailableError, match="does not contain it yet"):
+    with pytest.raises(RuntimeNotAvailableError, match="does not contain the runtime tensorrt yet"):
         build_inference_runtime(CONFIGURATIONS["tensorrt"])
 
 
