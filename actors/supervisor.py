@@ -177,7 +177,7 @@ class RuntimeSupervisor(SupervisedActor):
         if slot.generation != generation or slot.state != "loading":
             return
         # Its thread may still own the device: a second load of the same engine would only join it there.
-        detail = f"did not load within {self._load_timeout_ns / NS_PER_S:g} s"
+        detail = f"{slot.spec.model} did not load within {self._load_timeout_ns / NS_PER_S:g} s"
         self._quarantine(slot, detail)
         self._announce(EngineLoadFailed(slot.spec.model, generation, detail))
         self._load_next()
