@@ -64,9 +64,7 @@ def rehearse(plan: FlightPlan, runtime: InferenceRuntime, entries: Mapping[str, 
     period_ms = 1000.0 / plan.frames.rate_hz if plan.frames else math.inf
     priorities = {model: section.priority for model, section in plan.models.items()}
     try:
-        supervision = supervise(
-            runtime, entries, priorities=priorities, load_timeout_s=plan.flight.load_timeout_s
-        )
+        supervision = supervise(runtime, entries, priorities=priorities, load_timeout_s=plan.flight.load_timeout_s)
     except TakeoffRefusedError as refusal:
         return Verdict(go=False, problems=(str(refusal),), engines=(), frame_ms=0.0, frame_period_ms=period_ms)
     with supervision:
