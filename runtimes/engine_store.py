@@ -11,10 +11,9 @@ Replacing `current` is the only commit. Readers need no lock: a committed genera
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -25,9 +24,6 @@ from runtimes.inference_runtime import EngineCacheEntry
 from runtimes.manifest import MANIFEST_MAX_BYTES, MANIFEST_NAME, Manifest, decode_manifest
 from runtimes.regular_file import read_regular_file
 from runtimes.sha256_sidecar import sha256_of
-
-if TYPE_CHECKING:
-    from runtimes.staged_generation import StagedGeneration
 
 CURRENT_NAME = "current"
 CURRENT_MAX_BYTES = 256
@@ -70,14 +66,6 @@ class EngineStore:
     def generation(self, number: int) -> Generation:
         """Any generation by its number. Raises EngineStoreError where it is missing or its manifest unusable."""
         return self._open(number, expected_sha256=None)
-
-    def stage(
-        self, *, timeout_s: float = LOCK_TIMEOUT_S, waiting: Callable[[], None] | None = None
-    ) -> AbstractContextManager[StagedGeneration]:
-        """The next generation, under the store's lock (`runtimes.staged_generation.stage_generation`)."""
-        from runtimes.staged_generation import stage_generation  # it is made of this file's parts
-
-        return stage_generation(self, timeout_s=timeout_s, waiting=waiting)
 
     def numbers(self) -> list[int]:
         """The numbers of all generation folders, ascending. Raises EngineStoreError."""

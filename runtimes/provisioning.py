@@ -20,7 +20,7 @@ from runtimes.inference_factory import SOURCE_SUFFIX
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, HostTuple
 from runtimes.provision_decision import Decision, EngineRequest, Reuse, decide
 from runtimes.source_model import read_source
-from runtimes.staged_generation import StagedGeneration
+from runtimes.staged_generation import StagedGeneration, stage_generation
 
 Step = Literal["waiting", "decided", "compiling", "ready", "committed", "up_to_date"]
 
@@ -60,7 +60,9 @@ def provision(
     requests = [_request(name, plan) for name in plan.models]
     here = probe_runtime(plan.runtime)
     store = EngineStore(plan.flight.store)
-    with store.stage(timeout_s=lock_timeout_s, waiting=lambda: progress(ProvisionProgress(step="waiting"))) as staged:
+    with stage_generation(
+        store, timeout_s=lock_timeout_s, waiting=lambda: progress(ProvisionProgress(step="waiting"))
+    ) as staged:
         decisions = {request.model: _decide(request, staged, here.host, here.label) for request in requests}
         for model, decision in decisions.items():
             word: Literal["reuse", "compile"] = "reuse" if isinstance(decision, Reuse) else "compile"

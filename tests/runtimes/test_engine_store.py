@@ -20,6 +20,7 @@ from runtimes.engine_store import EngineStore, Generation
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, HostTuple
 from runtimes.sha256_sidecar import sha256_of
 from runtimes.source_model import SourceModel
+from runtimes.staged_generation import stage_generation
 
 LABEL = "onnx_trt_ep[cpu]"
 HOST = HostTuple(
@@ -49,7 +50,7 @@ def write(directory: Path, model: str, data: bytes) -> EngineCacheEntry:
 
 
 def commit(store: EngineStore, engines: dict[str, bytes]) -> Generation:
-    with store.stage() as staged:
+    with stage_generation(store) as staged:
         for model, data in engines.items():
             write(staged.directory, model, data)
         return staged.commit()
@@ -111,7 +112,7 @@ def test_a_number_is_not_used_twice_though_current_points_back(store: EngineStor
 
 def test_an_unchanged_engine_is_linked_and_takes_no_room(store: EngineStore) -> None:
     former = commit(store, {"vpr": b"one", "matcher": b"two"})
-    with store.stage() as staged:
+    with stage_generation(store) as staged:
         assert staged.former == former
         staged.link(former.entries["vpr"])
         write(staged.directory, "matcher", b"three")
@@ -125,7 +126,7 @@ def test_an_unchanged_engine_is_linked_and_takes_no_room(store: EngineStore) -> 
 
 def test_what_is_not_committed_is_gone(store: EngineStore) -> None:
     former = commit(store, {"vpr": b"one"})
-    with store.stage() as staged:
+    with stage_generation(store) as staged:
         write(staged.directory, "vpr", b"two")
     with pytest.raises(EngineBuildError, match="gave up"):
         _fail_while_staging(store)
@@ -135,14 +136,14 @@ def test_what_is_not_committed_is_gone(store: EngineStore) -> None:
 
 
 def _fail_while_staging(store: EngineStore) -> None:
-    with store.stage() as staged:
+    with stage_generation(store) as staged:
         write(staged.directory, "vpr", b"three")
         raise EngineBuildError("the compiler gave up")
 
 
 def test_an_engine_that_was_damaged_while_staged_is_not_committed(store: EngineStore) -> None:
     former = commit(store, {"vpr": b"one"})
-    with store.stage() as staged:
+    with stage_generation(store) as staged:
         write(staged.directory, "vpr", b"two").path.write_bytes(b"owt")
         with pytest.raises(EngineDeserializeError, match="content altered"):
             staged.commit()
@@ -150,7 +151,7 @@ def test_an_engine_that_was_damaged_while_staged_is_not_committed(store: EngineS
 
 
 def test_two_engines_of_one_model_and_stray_files_are_not_committed(store: EngineStore) -> None:
-    with store.stage() as staged:
+    with stage_generation(store) as staged:
         with pytest.raises(EngineStoreError, match="expected whole engines alone, found none"):
             staged.commit()
         entry = write(staged.directory, "vpr", b"one")
@@ -177,13 +178,13 @@ def test_two_engines_of_one_model_and_stray_files_are_not_committed(store: Engin
 def test_a_second_provisioner_waits_and_gives_up_after_its_time(store: EngineStore) -> None:
     waits: list[None] = []
     with (
-        store.stage(),
+        stage_generation(store),
         pytest.raises(EngineStoreError, match="another provisioner"),
-        store.stage(timeout_s=0.05, waiting=lambda: waits.append(None)),
+        stage_generation(store, timeout_s=0.05, waiting=lambda: waits.append(None)),
     ):
         pass
     assert waits
-    with store.stage():
+    with stage_generation(store):
         pass
 
 
@@ -192,7 +193,7 @@ def test_leftovers_of_a_killed_provisioner_are_removed_by_the_next(store: Engine
     (store.root / ".staging-dead" / "generation").mkdir(parents=True)
     (store.root / ".staging-dead" / "generation" / "half.engine").write_bytes(b"ha")
     (store.root / ".current.dead.part").write_bytes(b"0")
-    with store.stage():
+    with stage_generation(store):
         pass
     assert hidden(store.root) == []
     assert loaded(store.current()) == {"vpr": b"one"}
@@ -201,7 +202,10 @@ def test_leftovers_of_a_killed_provisioner_are_removed_by_the_next(store: Engine
 def test_a_store_that_cannot_be_written_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     store = EngineStore(tmp_path / "file" / "engines")
-    with pytest.raises(EngineStoreError, match=r"the engine store cannot be written.*file/engines"), store.stage():
+    with (
+        pytest.raises(EngineStoreError, match=r"the engine store cannot be written.*file/engines"),
+        stage_generation(store),
+    ):
         pass
 
 
@@ -378,7 +382,7 @@ def commit_until_killed(store: EngineStore, at_event: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(count)
-    with store.stage() as staged:
+    with stage_generation(store) as staged:
         assert staged.former is not None
         staged.link(staged.former.entries["vpr"])
         write(staged.directory, "matcher", b"the next matcher")

@@ -241,10 +241,11 @@ from pathlib import Path
 sys.path[:0] = sys.argv[2].split(":")
 from messages import EngineStoreError
 from runtimes.engine_store import EngineStore
+from runtimes.staged_generation import stage_generation
 store = EngineStore(Path(sys.argv[1]))
 assert len(store.current().entries) == 2
 try:
-    with store.stage():
+    with stage_generation(store):
         pass
 except EngineStoreError as error:
     print(error)
