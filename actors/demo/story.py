@@ -6,12 +6,14 @@ they recorded. Deleting this folder changes no behaviour.
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from actors.demo.account import FlightAccount, account_for, print_account
 from actors.demo.children import Child, run_command
@@ -64,10 +66,10 @@ def tell_story(
     )
     console.print(f"[2/6] c7 provision {plan.name}: compile {len(models)} engines")
     run_command(["provision", str(plan)], directory / "provision.log", PROVISION_TIMEOUT_S)
-    console.print("[3/6] c7 fly: take off with all engines; on the way a throttle and one engine's crash")
+    console.print("[3/6] c7 fly: take off; on the way a throttle, and an engine that crashes")
     killed_at_ns = _first_life(plan, directory / "fly-life1.log", flight_s * KILL_AFTER, console)
-    console.print("[5/6] c7 fly again: it finds its journal, and engines come back in order of priority")
-    _second_life(plan, directory / "fly-life2.log", flight_s * (1 - KILL_AFTER))
+    console.print("[5/6] c7 fly again: from its journal, engines in order of priority")
+    _second_life(plan, directory / "fly-life2.log", flight_s * (1 - KILL_AFTER), console)
     console.print("[6/6] count what became of every request, from the recordings of both lives")
     recordings = sorted((directory / "recordings").glob("*.mcap"))
     lives: list[list[RecordedMessage]] = [list(read_recording(path)) for path in recordings]
@@ -90,18 +92,26 @@ def _first_life(plan: Path, log: Path, flight_s: float, console: Console) -> int
     with Child(["fly", str(plan), "--log-level", "DEBUG"], log, awaits=READY) as life:
         life.wait_until_said(READY_TIMEOUT_S)
         run_command(["declare", "airborne", "--flight", str(plan)], log.with_name("declare.log"), COMMAND_TIMEOUT_S)
-        life.flies_on(flight_s)
+        _fly_on(life, flight_s, console)
         life.wait_until_said_again(FRAME_BEGUN, COMMAND_TIMEOUT_S)
         console.print("[4/6] kill -9: the flight process dies in the middle of a frame")
         return life.kill()
 
 
-def _second_life(plan: Path, log: Path, flight_s: float) -> None:
+def _second_life(plan: Path, log: Path, flight_s: float, console: Console) -> None:
     with Child(["fly", str(plan), "--log-level", "DEBUG"], log, awaits=READY) as life:
         life.wait_until_said(READY_TIMEOUT_S)
-        life.flies_on(flight_s)
+        _fly_on(life, flight_s, console)
         run_command(["declare", "landed", "--flight", str(plan)], log.with_name("declare.log"), COMMAND_TIMEOUT_S)
         life.terminate(COMMAND_TIMEOUT_S)
+
+
+def _fly_on(life: Child, flight_s: float, console: Console) -> None:
+    """Let it fly, with a bar of the seconds that are over where somebody watches."""
+    bar = Progress(TextColumn("      in the air"), BarColumn(), TimeElapsedColumn(), console=console, transient=True)
+    with bar:
+        for _ in bar.track(range(math.ceil(flight_s))):
+            life.flies_on(flight_s / math.ceil(flight_s))
 
 
 def _claim(directory: Path) -> None:
