@@ -73,10 +73,7 @@ class FramesSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 
 class ConsumerSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[consumers.NAME]`: a class that the flight process starts, each on a thread of its own.
-
-    TOML has no key named `class` conflict; the field is written `class = "module:Class"`.
-    """
+    """`[consumers.NAME]`: `class = "module:Class"`, built as `Class(client, **options)`, on a thread of its own."""
 
     factory: ImportPath = msgspec.field(name="class")
     options: Options = {}

@@ -1,0 +1,49 @@
+"""The examples of the pages under docs/ are read by the program that they describe."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from messages import VirtualClock
+from runtimes import FlightPlan, read_flight_plan
+from telemetry import ReplayThermalSource
+
+PAGE = (Path(__file__).parent.parent / "docs" / "flight-plan.md").read_text(encoding="utf-8")
+
+
+def example(language: str) -> str:
+    found = re.search(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> FlightPlan:
+    path = tmp_path / "flight.toml"
+    path.write_text(example("toml"), encoding="utf-8")
+    return read_flight_plan(path)
+
+
+def test_the_pages_flight_plan_is_one(plan: FlightPlan, tmp_path: Path) -> None:
+    assert list(plan.models) == ["ultravpr", "lightglue"]
+    assert plan.models["ultravpr"].source == tmp_path / "models" / "ultravpr.onnx"
+    assert plan.consumers.keys() == {"c2_vpr"}
+
+
+@pytest.mark.parametrize("section", ["flight", "thermal"])
+def test_the_page_names_every_key_of_a_table(plan: FlightPlan, section: str) -> None:
+    for key in getattr(plan, section).__struct_fields__:
+        assert re.search(rf"\b{key}\b", PAGE), key
+
+
+def test_the_pages_trace_plays(tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    path.write_text(example("json"), encoding="utf-8")
+    clock = VirtualClock()
+    source = ReplayThermalSource(path, clock)
+    assert source.read().throttled_by == ()
+    clock.advance_ms(4000)
+    assert source.read().throttled_by == ("gpu-throttle-alert",)
