@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Literal
@@ -32,6 +33,7 @@ from runtimes import EngineCacheEntry, InferenceRuntime
 from telemetry import ThermalSnapshot, ThermalSource, open_thermal_source, stale_after_ns
 
 LOAD_TIMEOUT_S = 120.0
+GIVE_UP_ASKED_EVERY_S = 0.1
 
 
 class Supervision(InferenceClient):
@@ -100,11 +102,15 @@ def supervise(
     policy: RestartPolicy | None = None,
     record: Callable[[Message], None] | None = None,
     clock: Clock | None = None,
+    give_up: Callable[[], str | None] | None = None,
 ) -> Supervision:
     """Start one EngineActor per engine under a RuntimeSupervisor, most urgent first.
 
     In mode `takeoff` it returns when every engine is loaded, or stops them all and raises TakeoffRefusedError that
     names each one that is not, and why. In mode `recovery` it returns at once: engines answer as they come back.
+
+    `load_timeout_s` is each engine's own: they load one after the other. While a takeoff waits, `give_up` is asked
+    ten times a second on the caller's thread; a text, the reason, ends it in TakeoffRefusedError at once.
 
     `thermal="auto"` reads the board's own sensors and flies without telemetry where it has none, with a warning.
     `record` sees every request, outcome and fact on the thread that caused it and must neither block nor raise.
@@ -139,15 +145,22 @@ def supervise(
     supervision = Supervision(supervisor, watcher, routes, snapshot, broadcast, timers, readiness)
     if mode == "takeoff":
         try:
-            _await_takeoff(readiness, load_timeout_s)
+            _await_takeoff(readiness, load_timeout_s, len(engines), give_up)
         except BaseException:
             supervision.stop()
             raise
     return supervision
 
 
-def _await_takeoff(readiness: Readiness, load_timeout_s: float) -> None:
-    readiness.wait(load_timeout_s)
+def _await_takeoff(
+    readiness: Readiness, load_timeout_s: float, engine_count: int, give_up: Callable[[], str | None] | None
+) -> None:
+    end_s = time.monotonic() + load_timeout_s * engine_count + GIVE_UP_ASKED_EVERY_S
+    while not readiness.wait(GIVE_UP_ASKED_EVERY_S) and time.monotonic() < end_s:
+        because = give_up() if give_up is not None else None
+        if because is not None:
+            loading = ", ".join(sorted(readiness.undecided))
+            raise TakeoffRefusedError(f"takeoff given up because of {because}; not yet loaded: {loading or 'none'}")
     reasons = readiness.failed
     reasons |= {model: f"{model} did not load within {load_timeout_s:g} s" for model in readiness.undecided}
     if reasons:

@@ -133,7 +133,7 @@ class _FlightProcess:
 
     def _fly(self, entries: Mapping[str, EngineCacheEntry], stop: StopSignals, duration_s: float | None) -> LifeSummary:
         with ExitStack() as ending:
-            supervision = ending.enter_context(self._supervise(entries))
+            supervision = ending.enter_context(self._supervise(entries, stop))
             declarations = Declarations(
                 self._journal,
                 self._clock,
@@ -164,7 +164,7 @@ class _FlightProcess:
             records_dropped=self._recorder.dropped,
         )
 
-    def _supervise(self, entries: Mapping[str, EngineCacheEntry]) -> Supervision:
+    def _supervise(self, entries: Mapping[str, EngineCacheEntry], stop: StopSignals) -> Supervision:
         plan = self._plan
         snapshot = ThermalSnapshot(self._clock, stale_after_ns(plan.thermal.period_s))
         return supervise(
@@ -178,6 +178,7 @@ class _FlightProcess:
             load_timeout_s=plan.flight.load_timeout_s,
             record=self._record,
             clock=self._clock,
+            give_up=lambda: stop.wait(0.0),
         )
 
     def _frame_loop(self, supervision: Supervision) -> FrameLoop | None:

@@ -108,6 +108,16 @@ def test_takeoff_is_refused_and_names_every_engine_that_did_not_load_and_why(log
     assert fake.loaded == (), "what had loaded is released again"
 
 
+def test_a_takeoff_is_given_up_while_an_engine_still_loads(log: Log) -> None:
+    never = threading.Event()
+    fake = FakeRuntime({"lightglue": loads_after(never), "vpr": returns(RESULT)})
+    try:
+        with pytest.raises(TakeoffRefusedError, match="given up because of SIGTERM; not yet loaded: lightglue"):
+            fly(fake, log, give_up=lambda: "SIGTERM", priorities={"vpr": 1, "lightglue": 2})
+    finally:
+        never.set()
+
+
 def test_takeoff_is_refused_where_an_engine_does_not_load_in_time(log: Log) -> None:
     never = threading.Event()
     fake = FakeRuntime({"vpr": loads_after(never)})
