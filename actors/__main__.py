@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
 
 import click
 import msgspec
@@ -20,6 +27,7 @@ REFUSED = 1
 UNUSABLE_INPUT = 2
 INTERNAL_ERROR = 70
 RESTART_ME = 75
+INTERRUPTING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,23 +46,62 @@ def exit_code(error: BaseException) -> int:
         return RESTART_ME
     if isinstance(error, ConfigError | click.UsageError):
         return UNUSABLE_INPUT
-    if isinstance(error, C7Error | click.ClickException | click.Abort):
+    if isinstance(error, C7Error | click.ClickException | click.Abort) or _is_of_stdout(error):
         return REFUSED
     return INTERNAL_ERROR
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code. Errors go to stderr; with `--json` also as the one document."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Run one command and return its exit code. Errors go to stderr; with `--json` also as the one document.
+
+    Without `arguments` it runs this process's own, and ends the process itself where threads had to be left behind:
+    the end of the interpreter would break into them, which foreign code such as ONNX Runtime answers with an abort.
+    """
+    code = _run(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None and any(thread.daemon for thread in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, AttributeError):  # a reader that is gone, or a stream that was closed
+                stream.flush()
+        os._exit(code)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     log = configure_logging(level="WARN")
     try:
-        outcome = c7.main(args=arguments, prog_name="c7", standalone_mode=False)
+        with _interruptible():
+            outcome = c7.main(args=arguments, prog_name="c7", standalone_mode=False)
     except Exception as error:  # noqa: BLE001  # the outermost frame: every error becomes a text and an exit code
         _explain(error, as_json="--json" in arguments)
         return exit_code(error)
     finally:
         log.close()
     return outcome if isinstance(outcome, int) else DONE
+
+
+def _is_of_stdout(error: BaseException) -> bool:
+    """An OSError that names no file, from a full disk or a reader that is gone: where the result was printed to."""
+    return isinstance(error, OSError) and error.filename is None and error.errno in (errno.ENOSPC, errno.EPIPE)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """A signal ends a command as Ctrl-C does, so that it takes its children and its scratch files along."""
+    former = {number: signal.getsignal(number) for number in INTERRUPTING_SIGNALS}
+    taken = [number for number, handler in former.items() if handler != signal.SIG_IGN]  # nohup stays nohup
+
+    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # the signature is Python's
+        for each in taken:
+            signal.signal(each, signal.SIG_IGN)  # what ends is bounded; a second signal must not break it off
+        raise KeyboardInterrupt
+
+    try:
+        for number in taken:
+            signal.signal(number, interrupt)
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, former[number])
 
 
 def _explain(error: Exception, *, as_json: bool) -> None:
@@ -67,6 +114,10 @@ def _explain(error: Exception, *, as_json: bool) -> None:
     elif isinstance(error, click.Abort):
         text = "interrupted"
         click.echo("c7: interrupted", err=True)
+    elif _is_of_stdout(error):
+        text = f"the result cannot be written to stdout: {error}"
+        click.echo(f"c7: {text}", err=True)
+        return
     else:
         text = f"internal error: {type(error).__name__}: {error}"
         traceback.print_exception(error)

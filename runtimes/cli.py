@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -52,7 +51,7 @@ def provision(plan_path: Path, as_json: bool) -> None:
         generation = provision_engines(plan, progress=view.show)
     report = view.report(generation)
     if as_json:
-        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+        click.echo(msgspec.json.encode(report).decode())
         return
     table = Table("model", "decision", Column("reason", overflow="fold"), Column("engine", overflow="fold"), box=None)
     table.add_column("build time", justify="right", no_wrap=True)

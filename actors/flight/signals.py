@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
 from types import FrameType, TracebackType
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class StopSignals:
-    """Collects SIGTERM and SIGINT while entered; only the main thread may enter. No signal ever declares a landing."""
+    """Collects SIGTERM, SIGINT and SIGHUP while entered; only the main thread may enter.
+
+    No signal ever declares a landing. A SIGHUP that was ignored before, as nohup does, stays ignored. Where nobody
+    has taken the last signal yet, the main thread hangs in something that is not ours, such as the constructor of a
+    camera: the next signal then ends the process at once, as it would any other.
+    """
 
     def __init__(self) -> None:
         self._received: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -25,6 +31,8 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         for number in STOP_SIGNALS:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             self._former[number] = signal.signal(number, self._receive)  # type: ignore[assignment]
         return self
 
@@ -35,4 +43,7 @@ class StopSignals:
             signal.signal(number, former)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  # the signature is Python's
+        if not self._received.empty():
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
         self._received.put(signal.Signals(number).name)

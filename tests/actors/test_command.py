@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import click
@@ -128,3 +133,52 @@ def test_doctor_says_what_this_machine_is_and_why_a_runtime_cannot_run(capfd: py
     assert {"tensorrt", "onnx_trt_ep[tensorrt]", "pytorch_fp16[cpu]"} <= runtimes.keys()
     assert not runtimes["tensorrt"]["available"]
     assert all(each["detail"] for each in runtimes.values())
+
+
+def test_a_signal_ends_a_command_as_ctrl_c_does(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], plan: Path
+) -> None:
+    left: list[str] = []
+
+    def interrupted(_path: Path) -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGHUP)  # a second one does not break off what ends
+            left.append("the child was ended")
+
+    monkeypatch.setattr("actors.cli.read_flight_plan", interrupted)
+    former = signal.getsignal(signal.SIGTERM)
+    assert main(["preflight", str(plan), "--json"]) == 1
+    assert left == ["the child was ended"]
+    assert json.loads(capfd.readouterr().out)["error"] == "interrupted"
+    assert signal.getsignal(signal.SIGTERM) is former
+
+
+def test_a_process_with_threads_that_were_left_behind_ends_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    let_go = threading.Event()
+    threading.Thread(target=let_go.wait, daemon=True).start()
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(sys, "argv", ["c7", "no-such-command"])
+    try:
+        main()
+    finally:
+        let_go.set()
+    assert ended == [2]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_behind_stdout_is_said_without_a_traceback() -> None:
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "actors", "doctor", "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert "cannot be written to stdout" in ended.stderr
+    assert "Traceback" not in ended.stderr
