@@ -18,6 +18,7 @@ from actors.flight.control_socket import declare as send_declaration
 from actors.flight.life import engines_for_takeoff
 from actors.flight.preflight import Verdict, rehearse
 from actors.flight.process import fly_plan
+from actors.flight.surroundings import check_surroundings
 from messages import (
     DeclarationRefused,
     DeclareAirborne,
@@ -96,6 +97,7 @@ def _describe_access(node: str) -> str:
 def preflight(plan_path: Path, as_json: bool) -> int:
     """Rehearse the takeoff: verify, load, run, measure, release; a go or a no-go."""
     plan = read_flight_plan(plan_path)
+    check_surroundings(plan, MonotonicClock())
     _, entries = engines_for_takeoff(plan)
     verdict = rehearse(plan, build_inference_runtime(plan.runtime), entries)
     if as_json:
@@ -120,7 +122,8 @@ def _print_verdict(verdict: Verdict) -> None:
         )
     if verdict.engines:
         console.print(table)
-        console.print(f"one frame: {verdict.frame_ms:.0f} ms of {verdict.frame_period_ms:.0f} ms")
+        period = f" of {verdict.frame_period_ms:.0f} ms" if math.isfinite(verdict.frame_period_ms) else ""
+        console.print(f"one frame: {verdict.frame_ms:.0f} ms{period}")
     for problem in verdict.problems:
         console.print(f"NO-GO  {problem}", markup=False, highlight=False, style="red")
     if verdict.go:

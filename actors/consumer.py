@@ -51,6 +51,16 @@ class Consumer(Protocol):
         ...
 
 
+def check_classes(frames: FramesSection | None, consumers: Mapping[str, ConsumerSection]) -> None:
+    """Import every class that the plan names and fit its options, without constructing any. Raises ConfigError."""
+    if frames is None and consumers:
+        raise ConfigError("[consumers] expects [frames] source: consumers are driven by frames")
+    if frames is not None:
+        _resolve(frames.source, (), frames.options, "read", "[frames]", "source")
+    for name, section in consumers.items():
+        _resolve(section.factory, (None,), section.options, "on_frame", f"[consumers.{name}]", "class")
+
+
 def build_source(frames: FramesSection) -> FrameSource:
     """The plan's frame source. Raises ConfigError naming the plan's table and key."""
     return cast("FrameSource", _construct(frames.source, (), frames.options, "read", "[frames]", "source"))
@@ -89,6 +99,17 @@ def load_class(import_path: str, plan_key: str) -> type:
 def _construct(
     import_path: str, arguments: tuple[object, ...], options: Options, method: str, table: str, key: str
 ) -> object:
+    cls = _resolve(import_path, arguments, options, method, table, key)
+    try:
+        return cls(*arguments, **options)
+    except Exception as error:  # a constructor is the user's code and may raise anything
+        raise ConfigError(f"{table} {key}: {import_path} cannot be constructed: {describe_error(error)}") from error
+
+
+def _resolve(
+    import_path: str, arguments: tuple[object, ...], options: Options, method: str, table: str, key: str
+) -> Callable[..., object]:
+    """The class, which has `method` and takes `arguments` and `options`. Raises ConfigError."""
     plan_key = f"{table} {key}"
     cls = load_class(import_path, plan_key)
     if not callable(getattr(cls, method, None)):
@@ -96,15 +117,11 @@ def _construct(
     try:
         signature = inspect.signature(cls)
     except ValueError:  # a class written in C need not have one; its constructor then speaks for itself
-        signature = None
+        return cls
     try:
-        if signature is not None:
-            signature.bind(*arguments, **options)
+        signature.bind(*arguments, **options)
     except TypeError as error:
         raise ConfigError(
             f"{table} options: {sorted(options)} do not fit {cls.__name__}{signature}: {error}"
         ) from error
-    try:
-        return cls(*arguments, **options)
-    except Exception as error:  # a constructor is the user's code and may raise anything
-        raise ConfigError(f"{plan_key}: {import_path} cannot be constructed: {describe_error(error)}") from error
+    return cls

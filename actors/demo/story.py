@@ -116,9 +116,16 @@ def _fly_on(life: Child, flight_s: float, console: Console) -> None:
 
 def _claim(directory: Path) -> None:
     """Start in an empty folder; an earlier demonstration's own is emptied, anybody else's is left alone."""
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        if not (directory / MARKER).is_file():
-            raise ConfigError(f"{directory} exists and is not an earlier demonstration's; name another one with --out")
-        shutil.rmtree(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / MARKER).write_text("Written by `c7 demo`, which empties this folder when it starts.\n")
+    try:
+        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+            if not (directory / MARKER).is_file():
+                raise ConfigError(
+                    f"{directory} exists and is not an earlier demonstration's; name another one with --out"
+                )
+            shutil.rmtree(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / MARKER).write_text("Written by `c7 demo`, which empties this folder when it starts.\n")
+    except OSError as error:
+        raise ConfigError(
+            f"{directory} cannot be used: {error}; expected a folder that this user may write: --out"
+        ) from error

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 from loguru import logger
@@ -20,6 +19,7 @@ from actors.flight.frame_loop import FrameCounts, FrameLoop
 from actors.flight.journal import Journal
 from actors.flight.life import Life, begin_life, engines_for
 from actors.flight.signals import StopSignals
+from actors.flight.surroundings import check_surroundings, thermal_source
 from actors.ledger import ModelTally
 from actors.supervision import Supervision, supervise
 from messages import (
@@ -41,9 +41,7 @@ from telemetry import (
     FlightRecorder,
     LogLevel,
     ThermalSnapshot,
-    ThermalSource,
     configure_logging,
-    open_thermal_source,
     stale_after_ns,
 )
 
@@ -79,18 +77,19 @@ def fly_plan(plan: FlightPlan, *, duration_s: float | None = None, log_level: Lo
     with ExitStack() as ending:
         stop = ending.enter_context(StopSignals())
         ending.enter_context(FlightLock(plan.flight.state))
+        check_surroundings(plan, clock)
         journal = ending.enter_context(Journal.open(plan.flight.state))
         life = begin_life(plan, journal)
         generation, entries = engines_for(plan, life)
         opened = _opened(life, generation, clock)
         # Before the recording is made: a kill in between costs a life's number, not a file name that is taken.
         journal.append(opened)
-        plan.flight.recordings.mkdir(parents=True, exist_ok=True)
+        _make_folder(plan.flight.recordings)
         recorder = ending.enter_context(FlightRecorder(plan.flight.recordings / f"{life.name}.mcap", clock))
         ending.callback(configure_logging(level=log_level, sink=sys.stdout, recorder=recorder).close)
         process = _FlightProcess(plan, life, clock, journal, recorder, log_level)
         summary = process.live(opened, entries, stop, duration_s)
-        write_atomically(plan.flight.recordings / f"{life.name}.json", msgspec.json.encode(summary))
+        _write_summary(plan.flight.recordings / f"{life.name}.json", summary)
         return summary
 
 
@@ -172,7 +171,7 @@ class _FlightProcess:
             entries,
             priorities={model: section.priority for model, section in plan.models.items()},
             mode="takeoff" if self._life.recovery is None else "recovery",
-            thermal=_thermal_source(plan, self._clock),
+            thermal=thermal_source(plan, self._clock),
             snapshot=snapshot,
             period_s=plan.thermal.period_s,
             load_timeout_s=plan.flight.load_timeout_s,
@@ -184,8 +183,6 @@ class _FlightProcess:
     def _frame_loop(self, supervision: Supervision) -> FrameLoop | None:
         plan = self._plan
         if plan.frames is None:
-            if plan.consumers:
-                raise ConfigError("[consumers] expects [frames] source: consumers are driven by frames")
             return None
         return FrameLoop(
             build_source(plan.frames),
@@ -215,6 +212,20 @@ def _opened(life: Life, generation: Generation, clock: Clock) -> FlightOpened:
     )
 
 
+def _make_folder(recordings: Path) -> None:
+    try:
+        recordings.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"[flight] recordings: {recordings} cannot be made: {error.strerror}") from error
+
+
+def _write_summary(path: Path, summary: LifeSummary) -> None:
+    try:
+        write_atomically(path, msgspec.json.encode(summary))
+    except OSError as error:  # the flight went as it went: a full disk at its end does not make it a failed one
+        logger.error("C7 summary not written; file={} error={}", path, describe_error(error))
+
+
 def _watch(supervision: Supervision, stop: StopSignals, clock: Clock, duration_s: float | None) -> str:
     """Wait on the main thread; consumers and engines have their own."""
     end_ns = None if duration_s is None else clock.monotonic_ns() + round(duration_s * NS_PER_S)
@@ -227,9 +238,3 @@ def _watch(supervision: Supervision, stop: StopSignals, clock: Clock, duration_s
             return signal_name
         if not supervision.is_alive():
             raise RestartNeededError("the supervisor died; start the flight process again")
-
-
-def _thermal_source(plan: FlightPlan, clock: Clock) -> ThermalSource | Literal["auto"]:
-    if plan.thermal.source == "auto":
-        return "auto"
-    return open_thermal_source(plan.thermal.source, plan.thermal.trace, clock)

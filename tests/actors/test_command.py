@@ -125,6 +125,13 @@ def test_the_demonstration_never_empties_a_folder_of_somebody_else(
     assert (tmp_path / "thesis.txt").read_text() == "ten years"
 
 
+def test_a_folder_that_the_demonstration_cannot_have_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--out", "/dev/null/demo", "--json"]) == 2
+    captured = capfd.readouterr()
+    assert "--out" in json.loads(captured.out)["error"]
+    assert "Traceback" not in captured.err
+
+
 def test_doctor_says_what_this_machine_is_and_why_a_runtime_cannot_run(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json"]) == 0
     diagnosis = json.loads(capfd.readouterr().out)

@@ -122,6 +122,7 @@ def flight(provisioned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     folder = tmp_path / "flight"
     shutil.copytree(provisioned, folder)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(Path.cwd())]))
+    monkeypatch.syspath_prepend(folder)
     return Flight(folder)
 
 

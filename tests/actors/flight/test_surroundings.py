@@ -1,0 +1,76 @@
+"""What would stop a flight besides its engines is found before anything is loaded, and by the plan's own key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from actors.__main__ import main
+from actors.flight.surroundings import check_surroundings
+from messages import ConfigError, MonotonicClock
+from runtimes import read_flight_plan
+
+FRAMES = '[frames]\nsource = "eyes:Camera"\nrate_hz = 3.0\n'
+MODULE = """
+class Camera:
+    def read(self, frame_id):
+        raise AssertionError("nothing is read, and nothing constructed")
+
+class Looker:
+    def __init__(self, client, threshold=1.0):
+        raise AssertionError("nothing is constructed")
+    def on_frame(self, frame): ...
+"""
+
+
+def check(folder: Path, flight: str = 'name = "test"', rest: str = "") -> None:
+    (folder / "flight.toml").write_text(
+        f'[flight]\n{flight}\n[runtime]\nruntime = "onnx_trt_ep"\nprovider = "cpu"\n'
+        f'[models.vpr]\nsource = "vpr.onnx"\nprecision = "fp32"\ndeadline_ms = 200\n{rest}'
+    )
+    check_surroundings(read_flight_plan(folder / "flight.toml"), MonotonicClock())
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "eyes.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def test_a_plan_that_can_fly_passes_and_nothing_is_written_or_constructed(folder: Path) -> None:
+    check(folder, rest=FRAMES + '[consumers.vpr]\nclass = "eyes:Looker"\noptions = { threshold = 2.0 }\n')
+    assert not (folder / "state").exists()
+    assert not (folder / "recordings").exists()
+
+
+@pytest.mark.parametrize(
+    ("flight", "rest", "said"),
+    [
+        ('name = "../x"', "", r"\[flight\] name"),
+        ('name = "test"', '[consumers.vpr]\nclass = "eyes:Looker"\n', r"\[consumers\] expects \[frames\]"),
+        ('name = "test"', FRAMES.replace("eyes", "nowhere"), r"\[frames\] source: nowhere cannot be imported"),
+        ('name = "test"', FRAMES + '[consumers.vpr]\nclass = "eyes:Camera"\n', r"\[consumers.vpr\] class: .*on_frame"),
+        (
+            'name = "test"',
+            FRAMES + '[consumers.vpr]\nclass = "eyes:Looker"\noptions = { treshold = 1 }\n',
+            r"\[consumers.vpr\] options: .*treshold",
+        ),
+        ('name = "test"', '[thermal]\nsource = "replay"\ntrace = "none.jsonl"\n', "none.jsonl"),
+        ('name = "test"\nrecordings = "eyes.py"', "", r"\[flight\] recordings: .*eyes.py is no folder"),
+        ('name = "test"\nstate = "eyes.py/deeper"', "", r"\[flight\] state: .*eyes.py is no folder"),
+    ],
+)
+def test_what_would_stop_the_flight_is_named_by_table_and_key(folder: Path, flight: str, rest: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check(folder, flight, rest)
+
+
+def test_preflight_is_no_go_for_a_consumer_that_fly_would_not_find(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError):
+        check(folder, rest=FRAMES + '[consumers.vpr]\nclass = "nowhere:Looker"\n')
+    assert main(["preflight", str(folder / "flight.toml")]) == 2
+    assert "[consumers.vpr] class: nowhere cannot be imported" in capfd.readouterr().err
