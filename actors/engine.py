@@ -9,10 +9,10 @@ import msgspec
 from loguru import logger
 
 from actors.device_gate import DeviceGate
-from actors.mailbox import Mailbox, WorkAvailable
+from actors.mailbox import WORK_AVAILABLE, Mailbox
 from actors.pending import Pending
 from actors.restart import judge
-from actors.supervised import SupervisedActor
+from actors.supervised import SupervisedActor, forget_frames
 from messages import (
     NS_PER_MS,
     C7Error,
@@ -67,10 +67,13 @@ class EngineActor(SupervisedActor):
         self._report(EngineLoaded(self._spec.model, self._generation, load_ns))
 
     def handle(self, message: Any) -> None:
-        if not isinstance(message, WorkAvailable):
+        if message is not WORK_AVAILABLE:
             raise TypeError(f"an EngineActor takes work from its mailbox only, not a {type(message).__name__}")
         pending = self.mailbox.take()
         if pending is None:
+            return
+        if pending.done:  # given up while it waited: nothing to wait for the device for
+            self.mailbox.finish()
             return
         if self._gate.enter(self._spec.priority, pending.deadline_ns):
             try:
@@ -82,12 +85,14 @@ class EngineActor(SupervisedActor):
         self.mailbox.finish()
 
     def leave(self, cause: str) -> None:
-        model, loaded = self._spec.model, self._handle is not None
         self.mailbox.abandon("engine_unavailable", cause)
-        if self._handle is not None:
-            self._runtime.release_engine(self._handle)
-            self._handle = None
-        self._report((EngineDied if loaded else EngineLoadFailed)(model, self._generation, cause))
+        handle, self._handle = self._handle, None
+        fact = EngineLoadFailed if handle is None else EngineDied
+        try:
+            if handle is not None:
+                self._runtime.release_engine(handle)
+        finally:
+            self._report(fact(self._spec.model, self._generation, cause))
 
     def _serve(self, pending: Pending) -> None:
         started_ns = self._clock.monotonic_ns()
@@ -128,5 +133,7 @@ class EngineActor(SupervisedActor):
             logger.error("C7 OOM during infer; backbone={}; frame={}", request.model, request.frame_id)
         elif not isinstance(error, C7Error):
             logger.error("C7 fault in runtime; backbone={}; error={}", request.model, describe_error(error))
-        if not verdict.engine_lives:
+        if verdict.engine_lives:
+            forget_frames(error)
+        else:
             self.fail(error)

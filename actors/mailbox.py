@@ -40,15 +40,18 @@ class Letter(Protocol):
     reply_to: pykka.Future[Any] | None
 
 
-class WorkAvailable:
-    """The token that stands for work in pykka's loop: the actor then takes the work itself."""
+class Token:
+    """A letter without content, for pykka's loop."""
 
     def __init__(self) -> None:
         self.message: Any = self
         self.reply_to: pykka.Future[Any] | None = None
 
 
-WORK_AVAILABLE = WorkAvailable()
+WORK_AVAILABLE = Token()
+"""Stands for work: the actor then takes the work itself."""
+FORGET_LETTER = Token()
+"""Comes before a wait: pykka's loop keeps its last message and answer alive until the next one."""
 
 
 class Mailbox:
@@ -60,6 +63,9 @@ class Mailbox:
         self._bell = threading.Lock()
         self._bell.acquire()
         self._asleep = False
+        self._handed: Letter = FORGET_LETTER
+        self._ended = threading.Event()
+        self._reader: int | None = None
         self._control: deque[Letter] = deque()
         self._frames: dict[tuple[str, int], deque[Pending]] = {}
         self._current: Pending | None = None
@@ -84,11 +90,21 @@ class Mailbox:
         while True:
             with self._lock:
                 if self._control:
-                    return self._control.popleft()
+                    self._handed = self._control.popleft()
+                    return self._handed
                 if self._frames:
+                    self._handed = WORK_AVAILABLE
                     return WORK_AVAILABLE
+                if type(self._handed) is not Token:
+                    self._handed = FORGET_LETTER
+                    return FORGET_LETTER
                 self._asleep = True
             self._bell.acquire()
+
+    @property
+    def reply_expected(self) -> bool:
+        """Whether somebody waits for the answer to the letter that was handed out last."""
+        return self._handed.reply_to is not None
 
     def empty(self) -> bool:
         """Whether pykka has letters left to answer; work is settled by `abandon`, not by pykka."""
@@ -101,6 +117,15 @@ class Mailbox:
             letters, self._control = self._control, deque()
         for letter in letters:
             _bury(letter)
+        self._ended.set()
+
+    def wait_closed(self, timeout_s: float) -> bool:
+        """Wait until the actor has left. False where that took longer; its own thread is not kept waiting."""
+        return self._reader == threading.get_ident() or self._ended.wait(max(0.0, timeout_s))
+
+    def belongs_to_this_thread(self) -> None:
+        """The actor's thread names itself, so that it never waits for its own end."""
+        self._reader = threading.get_ident()
 
     # The work lane
 
@@ -163,9 +188,11 @@ class Mailbox:
             current.reject(reason, detail)
 
     def _ring(self) -> None:
+        # In this order: a Ctrl-C between the two must not leave a reader asleep whom nobody rings any more.
         if self._asleep:
+            if self._bell.locked():
+                self._bell.release()
             self._asleep = False
-            self._bell.release()
 
 
 def _dead() -> pykka.ActorDeadError:

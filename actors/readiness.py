@@ -25,6 +25,16 @@ class Readiness:
         with self._changed:
             return dict(self._failed)
 
+    def not_loaded(self, overdue: str) -> dict[str, str]:
+        """Model -> why it does not answer, at one instant; `overdue` for those that are undecided."""
+        with self._changed:
+            return self._failed | dict.fromkeys(self._undecided, overdue)
+
+    def awaited_again(self, model: str) -> None:
+        """The engine had loaded and was lost before all others had."""
+        with self._changed:
+            self._undecided.add(model)
+
     def loaded(self, model: str) -> None:
         with self._changed:
             self._undecided.discard(model)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from typing import Any
+from typing import Any, cast
 
 import pykka
+from loguru import logger
 
-from actors.mailbox import Mailbox
+from actors.mailbox import FORGET_LETTER, Mailbox
 from messages import describe_error
 
 
@@ -42,13 +43,15 @@ class SupervisedActor(pykka.ThreadingActor):
         """Answer one message. An exception ends the actor."""
 
     def leave(self, cause: str) -> None:
-        """Release what the actor owns, exactly once on every exit. `cause` is empty where it was told to stop."""
+        """Release what the actor owns, exactly once on every exit. `cause` is empty where it was told to stop.
+
+        An exception is logged and stops nothing else.
+        """
 
     def fail(self, error: BaseException) -> None:
         """End the actor after the current message, because of `error`, without keeping what its frames hold."""
         self._cause = self._cause or describe_error(error)
-        if error.__traceback__ is not None:
-            traceback.clear_frames(error.__traceback__)
+        forget_frames(error)
         self.stop()
 
     def post(self, message: object) -> None:
@@ -63,16 +66,21 @@ class SupervisedActor(pykka.ThreadingActor):
             self.fail(error)
 
     def on_receive(self, message: Any) -> Any:
+        if message is FORGET_LETTER:
+            return None
         try:
             return self.handle(message)
         except BaseException as error:  # noqa: BLE001  # pykka stops every actor of the process otherwise
             self.fail(error)
-            return None
+        if self.mailbox.reply_expected:
+            raise pykka.ActorDeadError(f"the actor died of this message: {self._cause}")
+        return None
 
     def on_stop(self) -> None:
         self._leave_once()
 
     def _actor_loop(self) -> None:
+        self.mailbox.belongs_to_this_thread()
         try:
             super()._actor_loop()
         finally:
@@ -84,4 +92,27 @@ class SupervisedActor(pykka.ThreadingActor):
     def _leave_once(self) -> None:
         if not self._left:
             self._left = True
-            self.leave(self._cause)
+            try:
+                self.leave(self._cause)
+            except BaseException as error:  # noqa: BLE001  # pykka stops every actor of the process otherwise
+                logger.error("C7 {} did not leave in order; cause={}", type(self).__name__, describe_error(error))
+                forget_frames(error)
+
+
+def await_end(ref: pykka.ActorRef[Any], timeout_s: float) -> bool:
+    """Wait until a SupervisedActor has left and released what it owned; `ref.stop()` does not wait for one that is
+    already leaving. False where that took longer. An actor that asks for its own end is not kept waiting: True.
+    """
+    return cast("Mailbox", ref.actor_inbox).wait_closed(timeout_s)
+
+
+def forget_frames(error: BaseException) -> None:
+    """Let go of what the frames behind `error` hold, its causes' included: somebody may keep the error itself."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        if link.__traceback__ is not None:
+            traceback.clear_frames(link.__traceback__)
+            link.__traceback__ = None
+        link = link.__cause__ or link.__context__

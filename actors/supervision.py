@@ -18,7 +18,8 @@ from actors.ledger import Ledger, ModelTally
 from actors.readiness import Readiness
 from actors.restart import RestartPolicy
 from actors.routes import Routes
-from actors.supervisor import STOP_TIMEOUT_S, Mode, RuntimeSupervisor
+from actors.supervised import await_end
+from actors.supervisor import STOP_TIMEOUT_S, Mode, RuntimeSupervisor, overdue_detail
 from actors.thermal import ThermalActor
 from actors.thermal_feed import ThermalBroadcast
 from actors.timers import Timers, TimerThread
@@ -69,16 +70,23 @@ class Supervision(InferenceClient):
         return self._supervisor.is_alive()
 
     def stop(self) -> None:
-        """Refuse what is queued, let running requests end, release the engines: bounded, from any thread, twice."""
-        atexit.unregister(self.stop)
+        """Refuse what is queued, let running requests end, release the engines, and wait for all that.
+
+        Bounded: some four seconds where an engine and the thermal source both hang. From any thread, any number of
+        times; every call waits. On an actor's own thread (from `record`) it does not wait for that actor.
+        """
         self._timers.close()
-        for ref in (self._supervisor, self._thermal):
-            if ref is not None:
-                try:
-                    ref.stop(timeout=2 * STOP_TIMEOUT_S)
-                except pykka.Timeout:
+        refs = [ref for ref in (self._supervisor, self._thermal) if ref is not None]
+        try:
+            for ref in refs:
+                ref.stop(block=False)
+            for ref in refs:
+                if not await_end(ref, 2 * STOP_TIMEOUT_S):
                     logger.error("C7 {} did not stop within {} s", ref.actor_class.__name__, 2 * STOP_TIMEOUT_S)
-        self._broadcast.close()
+        finally:
+            self._broadcast.close()
+        # Last, so that an interpreter that ends meanwhile waits for this as well.
+        atexit.unregister(self.stop)
 
     def __enter__(self) -> Supervision:
         return self
@@ -161,10 +169,9 @@ def _await_takeoff(
         if because is not None:
             loading = ", ".join(sorted(readiness.undecided))
             raise TakeoffRefusedError(f"takeoff given up because of {because}; not yet loaded: {loading or 'none'}")
-    reasons = readiness.failed
-    reasons |= {model: f"{model} did not load within {load_timeout_s:g} s" for model in readiness.undecided}
+    reasons = readiness.not_loaded(overdue_detail(load_timeout_s))
     if reasons:
-        lines = "; ".join(reason for _, reason in sorted(reasons.items()))
+        lines = "; ".join(f"{model}: {reason}" for model, reason in sorted(reasons.items()))
         raise TakeoffRefusedError(f"takeoff refused, {len(reasons)} engine(s) not loaded: {lines}")
 
 

@@ -18,8 +18,8 @@ from actors.mailbox import Mailbox, Refusal
 from actors.readiness import Readiness
 from actors.restart import Quarantine, RestartPolicy, decide_restart
 from actors.routes import Routes
-from actors.supervised import SupervisedActor
-from actors.timers import Timers
+from actors.supervised import SupervisedActor, await_end
+from actors.timers import Cancel, Timers
 from messages import (
     NS_PER_MS,
     NS_PER_S,
@@ -65,6 +65,7 @@ class _Slot:
         self.mailbox = Mailbox()
         self.ref: pykka.ActorRef[EngineActor] | None = None
         self.state: Literal["waiting", "loading", "serving", "down", "quarantined"] = "waiting"
+        self.cancel_overdue: Cancel = _nothing_due
         self.deaths_ns: tuple[int, ...] = ()
 
 
@@ -125,15 +126,18 @@ class RuntimeSupervisor(SupervisedActor):
         if cause:
             logger.error("C7 supervisor died; cause={}", cause)
         self._routes.publish(dict.fromkeys(self._slots, Refusal("shutting_down", cause)))
-        stopping = []
+        for model in self._readiness.undecided:
+            self._readiness.failed_to_load(model, f"not loaded when the supervisor ended: {cause or 'it was stopped'}")
         for slot in self._slots.values():
+            slot.cancel_overdue()
             slot.mailbox.refuse("shutting_down", cause)
             if slot.ref is not None:
-                stopping.append(slot.ref.stop(block=False))
+                slot.ref.stop(block=False)
         end_ns = self._clock.monotonic_ns() + round(STOP_TIMEOUT_S * NS_PER_S)
-        for future in stopping:
-            _await_stop(future, (end_ns - self._clock.monotonic_ns()) / NS_PER_S)
-        for slot in self._slots.values():
+        for model, slot in self._slots.items():
+            left_s = (end_ns - self._clock.monotonic_ns()) / NS_PER_S
+            if slot.ref is not None and not await_end(slot.ref, left_s):
+                logger.error("C7 engine did not stop within {} s; backbone={}; left behind", STOP_TIMEOUT_S, model)
             slot.mailbox.abandon("shutting_down", cause)
 
     # Loading
@@ -155,12 +159,13 @@ class RuntimeSupervisor(SupervisedActor):
             slot.spec, slot.generation, self._runtime, self._gate, slot.mailbox, self._clock, self.post
         )
         overdue = LoadOverdue(slot.spec.model, slot.generation)
-        self._timers.after(self._load_timeout_ns, lambda: self.post(overdue))
+        slot.cancel_overdue = self._timers.after(self._load_timeout_ns, lambda: self.post(overdue))
 
     def _serve(self, slot: _Slot, loaded: EngineLoaded) -> None:
         if loaded.generation != slot.generation or slot.state != "loading":
             return
         slot.state = "serving"
+        slot.cancel_overdue()
         self._routes.publish({loaded.model: slot.mailbox})
         logger.info(
             "C7 engine deserialised; backbone={} precision={} generation={} took={:.0f}ms",
@@ -177,9 +182,12 @@ class RuntimeSupervisor(SupervisedActor):
         if slot.generation != generation or slot.state != "loading":
             return
         # Its thread may still own the device: a second load of the same engine would only join it there.
-        detail = f"{slot.spec.model} did not load within {self._load_timeout_ns / NS_PER_S:g} s"
-        self._quarantine(slot, detail)
+        detail = overdue_detail(self._load_timeout_ns / NS_PER_S)
+        slot.mailbox.refuse("engine_unavailable", detail)
+        if slot.ref is not None:
+            slot.ref.stop(block=False)  # should it still load, it is released again
         self._announce(EngineLoadFailed(slot.spec.model, generation, detail))
+        self._quarantine(slot, detail)
         self._load_next()
 
     # Dying
@@ -189,17 +197,23 @@ class RuntimeSupervisor(SupervisedActor):
             return
         slot.state = "down"
         slot.ref = None
+        slot.cancel_overdue()
         self._routes.publish({death.model: Refusal("engine_unavailable", death.detail)})
         self._announce(death)
         if isinstance(death, EngineLoadFailed):
             logger.error("C7 engine not deserialised; backbone={}; {}", death.model, death.detail)
         else:
             logger.error("C7 engine died; backbone={}; {}", death.model, death.detail)
-        if isinstance(death, EngineLoadFailed) and self._mode == "takeoff" and not self._all_loaded:
-            self._decide(slot, death.detail)
+        if not self._all_loaded and (not death.detail or self._final(death)):
+            self._decide(slot, death.detail or "it was stopped")
         elif death.detail:
+            if not self._all_loaded:
+                self._readiness.awaited_again(death.model)
             self._restart(slot, death.detail)
         self._load_next()
+
+    def _final(self, death: EngineLoadFailed | EngineDied) -> bool:
+        return isinstance(death, EngineLoadFailed) and self._mode == "takeoff"
 
     def _restart(self, slot: _Slot, detail: str) -> None:
         now_ns = self._clock.monotonic_ns()
@@ -234,11 +248,12 @@ class RuntimeSupervisor(SupervisedActor):
         self._announce(AllEnginesLoaded(tuple(serving), self._clock.monotonic_ns()))
 
 
-def _await_stop(stopping: pykka.Future[bool], timeout_s: float) -> None:
-    try:
-        stopping.get(timeout=max(0.0, timeout_s))
-    except pykka.Timeout:
-        logger.error("C7 an engine did not stop within {} s; its thread is left behind", STOP_TIMEOUT_S)
+def overdue_detail(load_timeout_s: float) -> str:
+    return f"did not load within {load_timeout_s:g} s"
+
+
+def _nothing_due() -> None:
+    """No load is under way."""
 
 
 def _names(slots: Mapping[str, _Slot]) -> str:

@@ -122,7 +122,7 @@ def test_takeoff_is_refused_where_an_engine_does_not_load_in_time(log: Log) -> N
     never = threading.Event()
     fake = FakeRuntime({"vpr": loads_after(never)})
     try:
-        with pytest.raises(TakeoffRefusedError, match=r"vpr did not load within 0\.05 s"):
+        with pytest.raises(TakeoffRefusedError, match=r"vpr: did not load within 0\.05 s"):
             fly(fake, log, load_timeout_s=0.05)
     finally:
         never.set()

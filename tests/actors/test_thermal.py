@@ -50,8 +50,9 @@ class ManualTimers:
     def __init__(self) -> None:
         self.delays_ns: list[int] = []
 
-    def after(self, delay_ns: int, _action: Callable[[], None]) -> None:
+    def after(self, delay_ns: int, _action: Callable[[], None]) -> Callable[[], None]:
         self.delays_ns.append(delay_ns)
+        return lambda: None
 
     def close(self) -> None:
         pass
