@@ -76,6 +76,7 @@ class RecordingFile:
             self._write(MCAP_MAGIC + head + record)
         except OSError:
             self._file.close()
+            path.unlink(missing_ok=True)  # without its head it is no recording, and the name is free again
             raise
 
     def append(self, records: Iterable[EncodedRecord]) -> None:

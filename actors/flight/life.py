@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 from loguru import logger
 
 from actors.flight.journal import Journal
 from actors.flight.recovery import ColdStart, Recovery, format_flight_id, plan_start, worth_keeping
-from messages import TakeoffRefusedError
+from messages import ConfigError, TakeoffRefusedError
 from runtimes import EngineCacheEntry, EngineStore, FlightPlan, Generation, outdated_models
 
 FRAMES_PER_LIFE = 1_000_000
@@ -36,8 +38,24 @@ def begin_life(plan: FlightPlan, journal: Journal) -> Life:
     start = plan_start(journal.records)
     journal.compact(worth_keeping(journal.records))
     if isinstance(start, ColdStart):
-        return Life(flight_id=format_flight_id(plan.flight.name, start.flight_id_sequence), number=1, recovery=None)
+        # A new state folder, or a damaged journal that was moved away, counts on from the recordings that are there.
+        sequence = max(start.flight_id_sequence, 1 + _last_recorded(plan))
+        return Life(flight_id=format_flight_id(plan.flight.name, sequence), number=1, recovery=None)
     return Life(flight_id=start.flight_id, number=start.life, recovery=start)
+
+
+def _last_recorded(plan: FlightPlan) -> int:
+    """The highest number of a flight of this name in the recordings' folder; 0 where there is none."""
+    named = re.compile(re.escape(plan.flight.name) + r"-(\d{6,12})-life\d{4,}\.mcap")
+    try:
+        found = [named.fullmatch(path.name) for path in plan.flight.recordings.iterdir()]
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise ConfigError(
+            f"[flight] recordings: {plan.flight.recordings} cannot be listed: {error.strerror}"
+        ) from error
+    return max((int(match[1]) for match in found if match), default=0)
 
 
 def engines_for(plan: FlightPlan, life: Life) -> tuple[Generation, dict[str, EngineCacheEntry]]:

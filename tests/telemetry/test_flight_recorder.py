@@ -247,6 +247,18 @@ print(finished, recorder.recorded + recorder.dropped, recorder.failure)
 """
 
 
+def test_a_disk_that_is_full_from_the_start_is_refused_and_leaves_no_empty_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_file: RecordingFile, _data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RecordingFile, "_write", full)
+    with pytest.raises(ConfigError, match="No space left"):
+        FlightRecorder(path)
+    assert not path.exists()
+
+
 def test_a_disk_that_is_full_in_the_middle_of_a_chunk_costs_the_rest_and_nothing_else(path: Path) -> None:
     child = subprocess.run(  # noqa: S603
         [sys.executable, "-c", FULL_DISK, str(path)], cwd=REPOSITORY, capture_output=True, text=True, timeout=60

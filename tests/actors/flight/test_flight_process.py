@@ -195,6 +195,14 @@ def test_a_flight_that_landed_is_followed_by_a_new_flight(flight: Flight) -> Non
     assert opened[-1].life == 1
 
 
+def test_a_flight_without_its_former_journal_counts_on_from_the_recordings(flight: Flight) -> None:
+    assert main(["fly", str(flight.plan), "--for", "0.1"]) == 0
+    (flight.folder / "state" / "flight.journal").rename(flight.folder / "damaged.journal")
+    assert main(["fly", str(flight.plan), "--for", "0.1"]) == 0
+    recordings = sorted(path.name for path in (flight.folder / "recordings").glob("*.mcap"))
+    assert recordings == ["test-000001-life0001.mcap", "test-000002-life0001.mcap"]
+
+
 def test_a_second_flight_process_is_refused_while_the_first_one_flies(
     flight: Flight, capfd: pytest.CaptureFixture[str]
 ) -> None:
