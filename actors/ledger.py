@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from messages import Infer, InferCompleted, Outcome, RejectReason
+
+if TYPE_CHECKING:
+    from actors.pending import Pending
 
 UNKNOWN_MODEL = "(unknown model)"
 """One row for every name that is not flown, so that a flood of wrong names cannot grow the ledger."""
@@ -47,21 +51,23 @@ class Ledger:
         self._counts = {model: _Counts() for model in (*models, UNKNOWN_MODEL)}
         self._observe = observe
 
-    def count_submitted(self, request: Infer) -> None:
+    def count_submitted(self, pending: Pending, request: Infer) -> None:
         counts = self._row(request.model)
         with self._lock:
-            counts.submitted += 1
+            # Count and mark in one statement each: a Ctrl-C on the consumer's thread finds both done or neither.
+            counts.submitted, pending.open_in_ledger = counts.submitted + 1, True
         if self._observe is not None:
             self._observe(request)
 
-    def count_settled(self, outcome: Outcome) -> None:
+    def count_settled(self, pending: Pending, outcome: Outcome) -> None:
         counts = self._row(outcome.model)
         with self._lock:
             if type(outcome) is InferCompleted:
-                counts.completed += 1
+                counts.completed, pending.open_in_ledger = counts.completed + 1, False
             else:
                 reason = outcome.reason  # type: ignore[union-attr]  # the other member of the union
-                counts.rejected[reason] = counts.rejected.get(reason, 0) + 1
+                count = counts.rejected.get(reason, 0)
+                counts.rejected[reason], pending.open_in_ledger = count + 1, False
         if self._observe is not None:
             self._observe(outcome)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pykka
@@ -133,25 +134,30 @@ class Mailbox:
         """Hold the request until it is settled, or say why not. The caller rejects what is refused."""
         consumer = pending.consumer
         frame = (consumer, pending.frame_id)
-        shed: deque[Pending] | None = None
-        with self._lock:
-            if self._refusal is not None:
-                return self._refusal
-            burst = self._frames.get(frame)
-            if burst is None:
-                if self._frames:
-                    waiting = [key for key in self._frames if key[0] == consumer]
-                    if len(waiting) >= self._frames_per_consumer:
-                        shed = self._frames.pop(waiting[0])
-                    elif len(self._frames) >= FRAMES_TOTAL:
-                        return Refusal("shed", f"{FRAMES_TOTAL} frames of all consumers are waiting")
-                burst = self._frames[frame] = deque()
-            elif len(burst) >= REQUESTS_PER_FRAME:
-                return Refusal("shed", f"{REQUESTS_PER_FRAME} requests of this frame are waiting")
-            burst.append(pending)
-            self._ring()
-        for stale in shed or ():
-            stale.reject("shed", f"frame {pending.frame_id} took its place")
+        stale: Iterable[Pending] = ()
+        try:
+            with self._lock:
+                if self._refusal is not None:
+                    return self._refusal
+                burst = self._frames.get(frame)
+                if burst is None:
+                    if self._frames:
+                        waiting = [key for key in self._frames if key[0] == consumer]
+                        if len(waiting) >= self._frames_per_consumer:
+                            stale = self._frames[waiting[0]]
+                            del self._frames[waiting[0]]
+                        elif len(self._frames) >= FRAMES_TOTAL:
+                            return Refusal("shed", f"{FRAMES_TOTAL} frames of all consumers are waiting")
+                    self._frames[frame] = deque((pending,))
+                elif len(burst) >= REQUESTS_PER_FRAME:
+                    return Refusal("shed", f"{REQUESTS_PER_FRAME} requests of this frame are waiting")
+                else:
+                    burst.append(pending)
+                self._ring()
+            _reject(stale, "shed", f"frame {pending.frame_id} took its place")
+        except BaseException:  # a Ctrl-C on the consumer's thread: what was taken out has nobody else to settle it
+            _reject(stale, "shed", f"frame {pending.frame_id} was to take its place")
+            raise
         return None
 
     def take(self) -> Pending | None:
@@ -176,8 +182,7 @@ class Mailbox:
                 self._refusal = Refusal(reason, detail)
             frames, self._frames = self._frames, {}
         for burst in frames.values():
-            for pending in burst:
-                pending.reject(reason, detail)
+            _reject(burst, reason, detail)
 
     def abandon(self, reason: RejectReason, detail: str = "") -> None:
         """Refuse, and settle the running request too: whatever the engine still returns comes too late."""
@@ -193,6 +198,11 @@ class Mailbox:
             if self._bell.locked():
                 self._bell.release()
             self._asleep = False
+
+
+def _reject(requests: Iterable[Pending], reason: RejectReason, detail: str) -> None:
+    for pending in requests:
+        pending.reject(reason, detail)
 
 
 def _dead() -> pykka.ActorDeadError:

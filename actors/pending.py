@@ -28,6 +28,7 @@ class Pending:
         "deadline_ns",
         "frame_id",
         "model",
+        "open_in_ledger",
         "submitted_ns",
     )
 
@@ -45,7 +46,14 @@ class Pending:
         self._lock = threading.Lock()
         self._settled = threading.Lock()
         self._settled.acquire()
-        ledger.count_submitted(request)
+        self.open_in_ledger = False
+        """Written by the ledger under its lock."""
+
+    def admit(self) -> None:
+        """Count the request; from here on it is owed an outcome."""
+        request = self._request
+        if request is not None:
+            self._ledger.count_submitted(self, request)
 
     @property
     def done(self) -> bool:
@@ -54,11 +62,12 @@ class Pending:
 
     def result(self) -> Outcome:
         """Wait for the outcome, at most until the deadline; then the request is rejected as `expired`."""
-        remaining_s = (self.deadline_ns - self._clock.monotonic_ns()) / NS_PER_S
-        if self._settled.acquire(timeout=max(0.0, remaining_s)):
-            self._settled.release()
-        else:
-            self.reject("expired", "no outcome before the deadline")
+        if self._outcome is None:
+            remaining_s = (self.deadline_ns - self._clock.monotonic_ns()) / NS_PER_S
+            if self._settled.acquire(timeout=max(0.0, remaining_s)):
+                self._settled.release()
+            else:
+                self.reject("expired", "no outcome before the deadline")
         outcome = self._outcome
         assert outcome is not None  # noqa: S101  # either this thread settled it or another one had
         return outcome
@@ -101,10 +110,12 @@ class Pending:
         self._running = False
 
     def _settle(self, outcome: Outcome) -> bool:
+        # Counted before anyone can see the outcome, so that a consumer never knows more than the ledger. Where a Ctrl-C
+        # on the consumer's thread ends this early, whoever settles next goes on from there.
         if self._outcome is not None:
             return False
-        # Counted before anyone can see the outcome, so that a consumer never knows more than the ledger.
-        self._ledger.count_settled(outcome)
+        if self.open_in_ledger:
+            self._ledger.count_settled(self, outcome)
         self._outcome = outcome
         self._request = None
         self._settled.release()

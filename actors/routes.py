@@ -47,8 +47,13 @@ class Routes:
     def submit(self, request: Infer) -> Pending:
         """Accept the request into its engine's mailbox or reject it at once. Never blocks."""
         pending = Pending(request, self._ledger, self._clock)
-        target = self._table.get(request.model, _UNKNOWN)
-        refusal = target.offer(pending) if isinstance(target, Mailbox) else target
-        if refusal is not None:
-            pending.reject(refusal.reason, refusal.detail)
+        try:
+            pending.admit()
+            target = self._table.get(request.model, _UNKNOWN)
+            refusal = target.offer(pending) if isinstance(target, Mailbox) else target
+            if refusal is not None:
+                pending.reject(refusal.reason, refusal.detail)
+        except BaseException:  # a Ctrl-C on the consumer's thread, which will never see this request
+            pending.reject("cancelled", "interrupted while it was submitted")
+            raise
         return pending

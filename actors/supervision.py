@@ -5,8 +5,9 @@ from __future__ import annotations
 import atexit
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 import pykka
 from loguru import logger
@@ -76,13 +77,8 @@ class Supervision(InferenceClient):
         times; every call waits. On an actor's own thread (from `record`) it does not wait for that actor.
         """
         self._timers.close()
-        refs = [ref for ref in (self._supervisor, self._thermal) if ref is not None]
         try:
-            for ref in refs:
-                ref.stop(block=False)
-            for ref in refs:
-                if not await_end(ref, 2 * STOP_TIMEOUT_S):
-                    logger.error("C7 {} did not stop within {} s", ref.actor_class.__name__, 2 * STOP_TIMEOUT_S)
+            _stop_all(self._supervisor, *([] if self._thermal is None else [self._thermal]))
         finally:
             self._broadcast.close()
         # Last, so that an interpreter that ends meanwhile waits for this as well.
@@ -128,36 +124,46 @@ def supervise(
         raise ValueError("supervise needs at least one engine; `engines` is empty")
     clock = clock or MonotonicClock()
     snapshot = snapshot or ThermalSnapshot(clock, stale_after_ns(period_s))
-    timers = TimerThread(clock)
+    source = _open_source(thermal, clock)
     broadcast = ThermalBroadcast()
     routes = Routes(Ledger(engines, record), clock)
     readiness = Readiness(engines)
     ranks = priorities or {}
     specs = [EngineSpec(model=model, entry=entry, priority=ranks.get(model, 100)) for model, entry in engines.items()]
-    supervisor: pykka.ActorRef[RuntimeSupervisor] = RuntimeSupervisor.start(
-        specs,
-        runtime,
-        routes,
-        DeviceGate(clock),
-        timers,
-        readiness,
-        mode=mode,
-        load_timeout_s=load_timeout_s,
-        policy=policy or RestartPolicy(),
-        announce=record or _unrecorded,
-    )
-    source = _open_source(thermal, clock)
-    watcher: pykka.ActorRef[ThermalActor] | None = None
-    if source is not None:
-        watcher = ThermalActor.start(source, snapshot, broadcast, timers, clock, record, round(period_s * 1e9))
-    supervision = Supervision(supervisor, watcher, routes, snapshot, broadcast, timers, readiness)
-    if mode == "takeoff":
-        try:
+    with ExitStack() as undo:
+        timers = TimerThread(clock)
+        undo.callback(timers.close)
+        supervisor: pykka.ActorRef[RuntimeSupervisor] = RuntimeSupervisor.start(
+            specs,
+            runtime,
+            routes,
+            DeviceGate(clock),
+            timers,
+            readiness,
+            mode=mode,
+            load_timeout_s=load_timeout_s,
+            policy=policy or RestartPolicy(),
+            announce=record or _unrecorded,
+        )
+        undo.callback(_stop_all, supervisor)
+        watcher: pykka.ActorRef[ThermalActor] | None = None
+        if source is not None:
+            watcher = ThermalActor.start(source, snapshot, broadcast, timers, clock, record, round(period_s * 1e9))
+            undo.callback(_stop_all, watcher)
+        supervision = Supervision(supervisor, watcher, routes, snapshot, broadcast, timers, readiness)
+        undo.callback(supervision.stop)
+        if mode == "takeoff":
             _await_takeoff(readiness, load_timeout_s, len(engines), give_up)
-        except BaseException:
-            supervision.stop()
-            raise
+        undo.pop_all()
     return supervision
+
+
+def _stop_all(*refs: pykka.ActorRef[Any]) -> None:
+    for ref in refs:
+        ref.stop(block=False)
+    for ref in refs:
+        if not await_end(ref, 2 * STOP_TIMEOUT_S):
+            logger.error("C7 {} did not stop within {} s", ref.actor_class.__name__, 2 * STOP_TIMEOUT_S)
 
 
 def _await_takeoff(

@@ -19,7 +19,9 @@ CLOCK = VirtualClock()
 
 
 def pending(frame_id: int, consumer: str = "c3", ledger: Ledger | None = None) -> Pending:
-    return Pending(Infer("m", {}, consumer, frame_id, 10**12, 1), ledger or Ledger(["m"]), CLOCK)
+    made = Pending(Infer("m", {}, consumer, frame_id, 10**12, 1), ledger or Ledger(["m"]), CLOCK)
+    made.admit()
+    return made
 
 
 def letter(message: object) -> SimpleNamespace:

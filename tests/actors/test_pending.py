@@ -9,7 +9,7 @@ import pytest
 
 from actors.ledger import UNKNOWN_MODEL, Ledger
 from actors.pending import Pending
-from messages import NS_PER_MS, Infer, InferCompleted, InferRejected, MonotonicClock, Outcome, VirtualClock
+from messages import NS_PER_MS, Clock, Infer, InferCompleted, InferRejected, MonotonicClock, Outcome, VirtualClock
 
 
 def request(clock: VirtualClock, *, model: str = "vpr", within_ms: float = 100, request_id: int = 1) -> Infer:
@@ -36,6 +36,12 @@ def completed(asked: Infer) -> InferCompleted:
     )
 
 
+def admitted(asked: Infer, ledger: Ledger, clock: Clock) -> Pending:
+    pending = Pending(asked, ledger, clock)
+    pending.admit()
+    return pending
+
+
 @pytest.fixture
 def clock() -> VirtualClock:
     return VirtualClock()
@@ -48,7 +54,7 @@ def ledger() -> Ledger:
 
 def test_the_first_settle_wins_and_only_the_winner_counts(clock: VirtualClock, ledger: Ledger) -> None:
     asked = request(clock)
-    pending = Pending(asked, ledger, clock)
+    pending = admitted(asked, ledger, clock)
     assert pending.settle(completed(asked))
     assert not pending.reject("expired")
     assert not pending.cancel()
@@ -59,7 +65,7 @@ def test_the_first_settle_wins_and_only_the_winner_counts(clock: VirtualClock, l
 
 def test_a_late_result_is_dropped(clock: VirtualClock, ledger: Ledger) -> None:
     asked = request(clock)
-    pending = Pending(asked, ledger, clock)
+    pending = admitted(asked, ledger, clock)
     clock.advance_ms(200)
     outcome = pending.result()
     assert isinstance(outcome, InferRejected)
@@ -72,7 +78,7 @@ def test_many_threads_settle_and_one_outcome_comes_out(ledger: Ledger) -> None:
     clock = MonotonicClock()
     asked = Infer("vpr", {}, "c2_vpr", 1, clock.monotonic_ns() + 10**10, 1)
     for _ in range(200):
-        pending = Pending(asked, ledger, clock)
+        pending = admitted(asked, ledger, clock)
         start = threading.Barrier(4)
         wins: list[bool] = []
 
@@ -92,7 +98,7 @@ def test_many_threads_settle_and_one_outcome_comes_out(ledger: Ledger) -> None:
 
 
 def test_a_rejection_says_when_an_engine_still_reads_the_inputs(clock: VirtualClock, ledger: Ledger) -> None:
-    waiting, running, returned = (Pending(request(clock), ledger, clock) for _ in range(3))
+    waiting, running, returned = (admitted(request(clock), ledger, clock) for _ in range(3))
     assert running.begin_run() is not None
     assert returned.begin_run() is not None
     returned.end_run()
@@ -103,21 +109,21 @@ def test_a_rejection_says_when_an_engine_still_reads_the_inputs(clock: VirtualCl
 
 
 def test_a_run_never_begins_for_a_request_that_nobody_waits_for(clock: VirtualClock, ledger: Ledger) -> None:
-    pending = Pending(request(clock), ledger, clock)
+    pending = admitted(request(clock), ledger, clock)
     pending.cancel()
     assert pending.begin_run() is None
 
 
 def test_the_inputs_are_let_go_with_the_outcome(clock: VirtualClock, ledger: Ledger) -> None:
     asked = request(clock)
-    pending = Pending(asked, ledger, clock)
+    pending = admitted(asked, ledger, clock)
     pending.reject("shed")
     assert all(getattr(pending, slot, None) is not asked for slot in Pending.__slots__ if slot != "__weakref__")
 
 
 def test_wrong_names_share_one_row_of_the_ledger(clock: VirtualClock, ledger: Ledger) -> None:
     for index in range(1000):
-        Pending(request(clock, model=f"no_such_model_{index}"), ledger, clock).reject("unknown_model")
+        admitted(request(clock, model=f"no_such_model_{index}"), ledger, clock).reject("unknown_model")
     assert set(ledger.tallies()) == {"vpr", UNKNOWN_MODEL}
     assert ledger.tallies()[UNKNOWN_MODEL].rejected == {"unknown_model": 1000}
 
@@ -125,7 +131,7 @@ def test_wrong_names_share_one_row_of_the_ledger(clock: VirtualClock, ledger: Le
 def test_the_observer_sees_the_request_at_admission_and_the_outcome_at_settlement(clock: VirtualClock) -> None:
     seen: list[Infer | Outcome] = []
     asked = request(clock)
-    pending = Pending(asked, Ledger(["vpr"], seen.append), clock)
+    pending = admitted(asked, Ledger(["vpr"], seen.append), clock)
     assert seen == [asked]
     pending.reject("cancelled")
     assert seen == [asked, pending.result()]
