@@ -31,6 +31,8 @@ MARKER = "c7-demo.txt"
 PROVISION_TIMEOUT_S = 300.0
 READY_TIMEOUT_S = 120.0
 COMMAND_TIMEOUT_S = 30.0
+ORPHAN_FLIES_S = 120.0
+"""A demonstration that is killed itself cannot end its flight: that ends by itself this long after the plan."""
 KILL_AFTER = 0.6
 """Share of the flight before the kill: the throttle has come and gone and the crashed engine is back."""
 
@@ -89,7 +91,7 @@ def tell_story(
 
 
 def _first_life(plan: Path, log: Path, flight_s: float, console: Console) -> int:
-    with Child(["fly", str(plan), "--log-level", "DEBUG"], log, awaits=READY) as life:
+    with Child(_fly(plan, flight_s), log, awaits=READY) as life:
         life.wait_until_said(READY_TIMEOUT_S)
         run_command(["declare", "airborne", "--flight", str(plan)], log.with_name("declare.log"), COMMAND_TIMEOUT_S)
         _fly_on(life, flight_s, console)
@@ -99,11 +101,15 @@ def _first_life(plan: Path, log: Path, flight_s: float, console: Console) -> int
 
 
 def _second_life(plan: Path, log: Path, flight_s: float, console: Console) -> None:
-    with Child(["fly", str(plan), "--log-level", "DEBUG"], log, awaits=READY) as life:
+    with Child(_fly(plan, flight_s), log, awaits=READY) as life:
         life.wait_until_said(READY_TIMEOUT_S)
         _fly_on(life, flight_s, console)
         run_command(["declare", "landed", "--flight", str(plan)], log.with_name("declare.log"), COMMAND_TIMEOUT_S)
         life.terminate(COMMAND_TIMEOUT_S)
+
+
+def _fly(plan: Path, flight_s: float) -> list[str]:
+    return ["fly", str(plan), "--log-level", "DEBUG", "--for", f"{flight_s + ORPHAN_FLIES_S:g}"]
 
 
 def _fly_on(life: Child, flight_s: float, console: Console) -> None:
