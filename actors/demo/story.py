@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from actors.demo.account import FlightAccount, account_for, print_account
 from actors.demo.children import Child, run_command
+from actors.demo.frames import FolderFrames
 from actors.demo.model_files import write_models
 from actors.demo.plan import write_flight_plan
 from messages import ConfigError
@@ -59,6 +60,8 @@ def tell_story(
     Raises ConfigError for a folder that is not the demonstration's own, FlightProcessError where a child fails.
     """
     console = Console(stderr=as_json)
+    if frames_directory is not None:
+        FolderFrames(str(frames_directory)).check()  # before an earlier demonstration is emptied for nothing
     _claim(directory)
     directory = directory.resolve()
     console.print(f"[1/6] make small models of real topologies for {runtime}")

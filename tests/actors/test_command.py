@@ -14,6 +14,7 @@ import click
 import pytest
 
 from actors.__main__ import c7, exit_code, main
+from actors.demo.story import MARKER
 from actors.flight.process import RestartNeededError
 from messages import ConfigError, EngineBuildError, JournalError, TakeoffRefusedError
 
@@ -130,6 +131,13 @@ def test_a_folder_that_the_demonstration_cannot_have_is_named(capfd: pytest.Capt
     captured = capfd.readouterr()
     assert "--out" in json.loads(captured.out)["error"]
     assert "Traceback" not in captured.err
+
+
+def test_a_demonstration_without_pictures_leaves_an_earlier_one_alone(tmp_path: Path) -> None:
+    (tmp_path / MARKER).touch()
+    (tmp_path / "summary.json").write_text("{}")
+    assert main(["demo", "--out", str(tmp_path), "--frames", str(tmp_path / "nowhere")]) == 2
+    assert (tmp_path / "summary.json").exists()
 
 
 def test_doctor_says_what_this_machine_is_and_why_a_runtime_cannot_run(capfd: pytest.CaptureFixture[str]) -> None:
