@@ -20,6 +20,7 @@ class InferenceClient:
     def __init__(self, consumer: str, routes: Routes, snapshot: ThermalSnapshot, broadcast: ThermalBroadcast) -> None:
         self.consumer = consumer
         self._routes = routes
+        self._now_ns = routes.clock.monotonic_ns
         self._snapshot = snapshot
         self._broadcast = broadcast
 
@@ -31,12 +32,12 @@ class InferenceClient:
         Never raises for anything that happens to the request: that is what `InferRejected` says. Raises ValueError
         for a `within_ms` that is not between 0 and ten minutes.
         """
-        return self.submit(model, inputs, within_ms=within_ms, frame_id=frame_id, captured_ns=captured_ns).result()
+        return self._submit(model, inputs, self._deadline_ns(within_ms), frame_id, captured_ns).result()
 
     def submit(
         self, model: str, inputs: Mapping[str, Tensor], *, within_ms: float, frame_id: int = 0, captured_ns: int = 0
     ) -> Pending:
-        """Ask without waiting. The arrays belong to the runtime until the outcome is there."""
+        """Ask without waiting. The arrays belong to the runtime until the outcome is there; their dict does not."""
         return self._submit(model, inputs, self._deadline_ns(within_ms), frame_id, captured_ns)
 
     def infer_many(
@@ -64,7 +65,7 @@ class InferenceClient:
     def _deadline_ns(self, within_ms: float) -> int:
         if not 0.0 < within_ms <= WITHIN_MS_MAX:
             raise ValueError(f"within_ms must be above 0 and at most {WITHIN_MS_MAX:g}, got {within_ms!r}")
-        return self._routes.clock.monotonic_ns() + int(within_ms * NS_PER_MS)
+        return self._now_ns() + int(within_ms * NS_PER_MS)
 
     def _submit(
         self, model: str, inputs: Mapping[str, Tensor], deadline_ns: int, frame_id: int, captured_ns: int
@@ -73,7 +74,7 @@ class InferenceClient:
         return routes.submit(
             Infer(
                 model=model,
-                inputs=inputs if type(inputs) is dict else dict(inputs),
+                inputs=dict(inputs),
                 consumer=self.consumer,
                 frame_id=frame_id,
                 deadline_ns=deadline_ns,

@@ -56,14 +56,14 @@ class EngineActor(SupervisedActor):
         self._generation = generation
         self._runtime = runtime
         self._gate = gate
-        self._clock = clock
+        self._now_ns = clock.monotonic_ns
         self._report = report
         self._handle: EngineHandle | None = None
 
     def open(self) -> None:
-        started_ns = self._clock.monotonic_ns()
+        started_ns = self._now_ns()
         self._handle = deserialize_cached_engine(self._runtime, self._spec.entry)
-        load_ns = self._clock.monotonic_ns() - started_ns
+        load_ns = self._now_ns() - started_ns
         self._report(EngineLoaded(self._spec.model, self._generation, load_ns))
 
     def handle(self, message: Any) -> None:
@@ -95,7 +95,7 @@ class EngineActor(SupervisedActor):
             self._report(fact(self._spec.model, self._generation, cause))
 
     def _serve(self, pending: Pending) -> None:
-        started_ns = self._clock.monotonic_ns()
+        started_ns = self._now_ns()
         if started_ns >= pending.deadline_ns:
             pending.reject("expired", "the deadline passed in the queue")
             return
@@ -109,7 +109,7 @@ class EngineActor(SupervisedActor):
             self._refuse(pending, request, error)
             return
         pending.end_run()
-        ended_ns = self._clock.monotonic_ns()
+        ended_ns = self._now_ns()
         if ended_ns > pending.deadline_ns:
             pending.reject("expired", f"ran {(ended_ns - started_ns) / NS_PER_MS:.1f} ms, past its deadline")
             return

@@ -49,10 +49,11 @@ class Ledger:
     def __init__(self, models: Iterable[str], observe: Observer | None = None) -> None:
         self._lock = threading.Lock()
         self._counts = {model: _Counts() for model in (*models, UNKNOWN_MODEL)}
+        self._unknown = self._counts[UNKNOWN_MODEL]
         self._observe = observe
 
     def count_submitted(self, pending: Pending, request: Infer) -> None:
-        counts = self._row(request.model)
+        counts = self._counts.get(request.model) or self._unknown
         with self._lock:
             # Count and mark in one statement each: a Ctrl-C on the consumer's thread finds both done or neither.
             counts.submitted, pending.open_in_ledger = counts.submitted + 1, True
@@ -60,7 +61,7 @@ class Ledger:
             self._observe(request)
 
     def count_settled(self, pending: Pending, outcome: Outcome) -> None:
-        counts = self._row(outcome.model)
+        counts = self._counts.get(outcome.model) or self._unknown
         with self._lock:
             if type(outcome) is InferCompleted:
                 counts.completed, pending.open_in_ledger = counts.completed + 1, False
@@ -79,6 +80,3 @@ class Ledger:
                 for model, counts in self._counts.items()
                 if model != UNKNOWN_MODEL or counts.submitted
             }
-
-    def _row(self, model: str) -> _Counts:
-        return self._counts.get(model) or self._counts[UNKNOWN_MODEL]

@@ -154,7 +154,8 @@ class Mailbox:
                 else:
                     burst.append(pending)
                 self._ring()
-            _reject(stale, "shed", f"frame {pending.frame_id} took its place")
+            if stale:
+                _reject(stale, "shed", f"frame {pending.frame_id} took its place")
         except BaseException:  # a Ctrl-C on the consumer's thread: what was taken out has nobody else to settle it
             _reject(stale, "shed", f"frame {pending.frame_id} was to take its place")
             raise

@@ -27,13 +27,11 @@ class Pending:
         "consumer",
         "deadline_ns",
         "frame_id",
-        "model",
         "open_in_ledger",
         "submitted_ns",
     )
 
     def __init__(self, request: Infer, ledger: Ledger, clock: Clock) -> None:
-        self.model = request.model
         self.consumer = request.consumer
         self.frame_id = request.frame_id
         self.deadline_ns = request.deadline_ns
@@ -48,12 +46,6 @@ class Pending:
         self._settled.acquire()
         self.open_in_ledger = False
         """Written by the ledger under its lock."""
-
-    def admit(self) -> None:
-        """Count the request; from here on it is owed an outcome."""
-        request = self._request
-        if request is not None:
-            self._ledger.count_submitted(self, request)
 
     @property
     def done(self) -> bool:

@@ -48,7 +48,7 @@ class Routes:
         """Accept the request into its engine's mailbox or reject it at once. Never blocks."""
         pending = Pending(request, self._ledger, self._clock)
         try:
-            pending.admit()
+            self._ledger.count_submitted(pending, request)
             target = self._table.get(request.model, _UNKNOWN)
             refusal = target.offer(pending) if isinstance(target, Mailbox) else target
             if refusal is not None:

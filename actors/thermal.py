@@ -16,6 +16,7 @@ from messages import (
     TelemetryLost,
     TelemetryRestored,
     TelemetryUnavailableError,
+    ThermalState,
     ThermalTransition,
     ThrottleEntered,
     ThrottleLeft,
@@ -74,9 +75,17 @@ class ThermalActor(SupervisedActor):
         self._sample()
 
     def leave(self, cause: str) -> None:
+        lost: TelemetryLost | None = None
+        if cause and not self._watch.lost:
+            last = self._watch.state
+            lost = TelemetryLost(last, cause, throttle_was_active=self._watch.entered_ns is not None)
+            self._snapshot.publish(ThermalState(measured_at=last.measured_at, source_lost=True))
+            self._broadcast.publish(lost)
+        self._broadcast.close()
         if cause:
             logger.error("C7 thermal telemetry stopped; cause={}", cause)
-        self._broadcast.close()
+        if lost is not None and self._record is not None:
+            self._record(lost)
 
     def _sample(self) -> None:
         due_ns = self._clock.monotonic_ns() + self._period_ns

@@ -19,8 +19,10 @@ CLOCK = VirtualClock()
 
 
 def pending(frame_id: int, consumer: str = "c3", ledger: Ledger | None = None) -> Pending:
-    made = Pending(Infer("m", {}, consumer, frame_id, 10**12, 1), ledger or Ledger(["m"]), CLOCK)
-    made.admit()
+    asked = Infer("m", {}, consumer, frame_id, 10**12, 1)
+    ledger = ledger or Ledger(["m"])
+    made = Pending(asked, ledger, CLOCK)
+    ledger.count_submitted(made, asked)
     return made
 
 

@@ -38,7 +38,7 @@ def completed(asked: Infer) -> InferCompleted:
 
 def admitted(asked: Infer, ledger: Ledger, clock: Clock) -> Pending:
     pending = Pending(asked, ledger, clock)
-    pending.admit()
+    ledger.count_submitted(pending, asked)
     return pending
 
 

@@ -251,6 +251,21 @@ def test_all_runs_of_a_frame_share_one_deadline_and_come_back_in_order(log: Log)
     assert {outcome.consumer for outcome in outcomes} == {"c3"}
 
 
+def test_a_consumer_may_fill_the_same_dict_again_at_once(log: Log) -> None:
+    go = threading.Event()
+    fake = FakeRuntime({"vpr": [blocks_until(go, returns(RESULT)), computes(lambda inputs: inputs)]})
+    with fly(fake, log) as c7:
+        held = c7.submit("vpr", IMAGE, within_ms=WAIT_S * 1000, frame_id=1)
+        inputs = {"x": np.zeros(1, np.float32)}
+        first = c7.submit("vpr", inputs, within_ms=WAIT_S * 1000, frame_id=1)
+        inputs["x"] = np.ones(1, np.float32)
+        second = c7.submit("vpr", inputs, within_ms=WAIT_S * 1000, frame_id=1)
+        go.set()
+        outcomes = [each.result() for each in (held, first, second)]
+    values = [float(np.asarray(o.outputs["x"])[0]) for o in outcomes[1:] if isinstance(o, InferCompleted)]
+    assert values == [0.0, 1.0]
+
+
 @pytest.mark.parametrize("within_ms", [0, -1, float("nan"), float("inf"), 1e12])
 def test_a_deadline_that_is_no_deadline_is_a_mistake(log: Log, within_ms: float) -> None:
     with fly(FakeRuntime({"vpr": returns(RESULT)}), log) as c7, pytest.raises(ValueError, match="within_ms"):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pykka
 import pytest
 
+from actors.supervised import await_end
 from actors.thermal import Sample, ThermalActor
 from actors.thermal_feed import FEED_MAX, ThermalBroadcast
 from messages import (
@@ -113,6 +114,19 @@ def test_each_sample_asks_for_the_next_one_a_period_later() -> None:
 def test_a_thermal_actor_that_ends_ends_the_feeds() -> None:
     watched, _ = fly_through(COOL)
     assert list(watched.broadcast.subscribe()) == []
+
+
+def test_a_thermal_actor_that_dies_says_that_telemetry_is_lost_before_the_feeds_end() -> None:
+    watched = Watched(HOT)
+    watched.ref.tell("nonsense")
+    assert await_end(watched.ref, WAIT_S)
+    seen = list(watched.feed)
+    assert [type(transition) for transition in seen] == [ThrottleEntered, TelemetryLost]
+    assert isinstance(seen[1], TelemetryLost)
+    assert seen[1].throttle_was_active
+    assert "Sample only" in seen[1].detail
+    assert watched.recorded == seen
+    assert watched.snapshot.peek().source_lost, "without waiting for the last sample to grow old"
 
 
 def entered(second: int) -> ThrottleEntered:
