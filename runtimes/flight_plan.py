@@ -43,7 +43,11 @@ class ProfileSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
 
 class ModelSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[models.NAME]`. A lower `priority` is more urgent: it goes first at the device and comes back first."""
+    """`[models.NAME]`. A lower `priority` is more urgent: it goes first at the device and comes back first.
+
+    `deadline_ms` and `calls_per_frame` are what a preflight holds measured runs against; in flight each request brings
+    its own deadline. `consumers` says who uses the model: for the reader, and held against `[consumers]`.
+    """
 
     source: Path
     precision: Precision = "fp16"
@@ -65,7 +69,7 @@ class ModelSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class FramesSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[frames]`: where pictures come from. Without it consumers are not driven by frames."""
+    """`[frames]`: where pictures come from. Without it a plan has no consumers either: frames drive them."""
 
     source: ImportPath
     rate_hz: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 3.0

@@ -104,12 +104,16 @@ class _Plan:
             check_runtime_config(config)
         except ConfigError as error:
             raise self._refusal("runtime", str(error)) from error
-        return msgspec.structs.replace(config, engine_dir=self._resolve(config.engine_dir))
+        if config.engine_dir is not None:
+            raise self._refusal("runtime", "engine_dir: expected none; a flight's engines lie in [flight] store")
+        return config
 
     def _thermal(self, document: Mapping[str, object]) -> ThermalSection:
         thermal = self._section("thermal", ThermalSection, document.get("thermal", {}))
         if thermal.source == "replay" and thermal.trace is None:
             raise self._refusal("thermal", 'trace: missing; source = "replay" plays this file')
+        if thermal.source != "replay" and thermal.trace is not None:
+            raise self._refusal("thermal", f'trace: expected none with source = "{thermal.source}"; "replay" plays it')
         return msgspec.structs.replace(thermal, trace=self._resolve(thermal.trace))
 
     def _models(self, document: Mapping[str, object]) -> dict[str, ModelSection]:
