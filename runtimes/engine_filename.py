@@ -36,7 +36,7 @@ class EngineFilenameSchema(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_model_name(self.model)
-        name = self._join()
+        name = self.format()
         match = _NAME.fullmatch(name)
         if match is None or match["model"] != self.model or ".." in name:
             raise ConfigError(
@@ -72,9 +72,6 @@ class EngineFilenameSchema(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def format(self) -> str:
-        return self._join()
-
-    def _join(self) -> str:
         return f"{self.model}__sm{self.sm}_jp{self.jetpack}_trt{self.tensorrt}_{self.precision}.engine"
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Protocol
 
 import msgspec
 
-from messages import Tensor, TensorSpec, ThermalState
+from messages import Tensor, ThermalState
 from messages.lifecycle import Sha256
 from messages.tensor import RANK_MAX, Name, TensorSpecs
 
@@ -120,15 +120,3 @@ class InferenceRuntime(Protocol):
     def current_runtime_label(self) -> str:
         """Runtime and device in one word: `tensorrt`, `onnx_trt_ep[cpu]`, `pytorch_fp16[cuda:0]`."""
         ...
-
-
-__all__ = [
-    "BuildConfig",
-    "EngineCacheEntry",
-    "EngineHandle",
-    "HostTuple",
-    "InferenceRuntime",
-    "Precision",
-    "ProfileRange",
-    "TensorSpec",
-]

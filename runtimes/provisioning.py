@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -17,7 +16,7 @@ from runtimes.engine_artifact import read_entry, read_verified
 from runtimes.engine_store import LOCK_TIMEOUT_S, EngineStore, Generation
 from runtimes.flight_plan import FlightPlan
 from runtimes.inference_factory import SOURCE_SUFFIX
-from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, HostTuple
+from runtimes.inference_runtime import EngineCacheEntry, HostTuple
 from runtimes.provision_decision import Decision, EngineRequest, Reuse, decide
 from runtimes.source_model import read_source
 from runtimes.staged_generation import StagedGeneration, stage_generation
@@ -39,7 +38,6 @@ class ProvisionProgress(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     engine: str = ""
     elapsed_ns: int = 0
-    build_ns: int = 0
     former_build_ns: int | None = None
     generation: int = 0
 
@@ -72,26 +70,20 @@ def provision(
             return staged.former
         for request in requests:
             entry = _obtain(request, decisions[request.model], staged, plan.runtime, build_timeout_s, progress)
-            progress(
-                ProvisionProgress(step="ready", model=entry.model, engine=entry.path.name, build_ns=entry.build_ns)
-            )
+            progress(ProvisionProgress(step="ready", model=entry.model, engine=entry.path.name))
         generation = staged.commit()
     progress(ProvisionProgress(step="committed", generation=generation.number))
     return generation
 
 
-def engine_request(model: str, source: Path, build_config: BuildConfig, config: C7InferenceConfig) -> EngineRequest:
+def _request(model: str, plan: FlightPlan) -> EngineRequest:
     """Read and hash one source. Raises EngineBuildError naming the model."""
+    section = plan.models[model]
     try:
-        read = read_source(source.absolute(), suffix=SOURCE_SUFFIX[config.runtime])
+        read = read_source(section.source.absolute(), suffix=SOURCE_SUFFIX[plan.runtime.runtime])
     except EngineBuildError as error:
         raise EngineBuildError(f"[models.{model}] source: {error}") from error
-    return EngineRequest(model=model, source=read.path, source_sha256=read.sha256, build_config=build_config)
-
-
-def _request(model: str, plan: FlightPlan) -> EngineRequest:
-    section = plan.models[model]
-    return engine_request(model, section.source, section.build_config(), plan.runtime)
+    return EngineRequest(model=model, source=read.path, source_sha256=read.sha256, build_config=section.build_config())
 
 
 def _decide(request: EngineRequest, staged: StagedGeneration, host: HostTuple, label: str) -> Decision:

@@ -35,7 +35,6 @@ class StagedGeneration:
 
     def __init__(self, store: EngineStore, folder: Path, former: Generation | None, former_damage: str) -> None:
         self._store = store
-        self._folder = folder
         self.former = former
         """The current generation, None where there is none or it cannot be used."""
         self.former_damage = former_damage

@@ -7,21 +7,11 @@ their ids, so an outcome that was recorded twice, or for a request that was neve
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 import msgspec
 
-from messages import NS_PER_MS, EngineLoaded, Infer, InferCompleted, InferRejected, RejectReason, WireMessage
-
-
-class Recorded(Protocol):
-    """One message of a recording and when it was recorded (CLOCK_MONOTONIC nanoseconds)."""
-
-    @property
-    def recorded_at_ns(self) -> int: ...
-
-    @property
-    def message(self) -> WireMessage: ...
+from messages import NS_PER_MS, EngineLoaded, Infer, InferCompleted, InferRejected, RejectReason
+from telemetry.recording import RecordedMessage
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +40,7 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
         return self.submitted == self.completed + sum(self.rejected.values()) + self.lost
 
 
-def tally_flight(lives: Iterable[Sequence[Recorded]]) -> dict[str, ModelRecord]:
+def tally_flight(lives: Iterable[Sequence[RecordedMessage]]) -> dict[str, ModelRecord]:
     """One row per model, in order of first appearance. Each life is one recording: request ids start anew in each."""
     counts: dict[str, _Counts] = {}
     for life in lives:
@@ -81,7 +71,7 @@ class _Counts:
         )
 
 
-def _count_life(life: Sequence[Recorded], counts: dict[str, _Counts]) -> None:
+def _count_life(life: Sequence[RecordedMessage], counts: dict[str, _Counts]) -> None:
     open_requests: dict[int, str] = {}
     for recorded in life:
         message = recorded.message

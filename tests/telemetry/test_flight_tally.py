@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from messages import EngineLoaded, Infer, InferCompleted, InferRejected, RejectReason, TensorSpec, WireMessage
+from telemetry import RecordedMessage
 from telemetry.flight_tally import Spread, spread, tally_flight
 
 
-class Line(NamedTuple):
-    message: WireMessage
-    recorded_at_ns: int = 0
+def recorded(message: WireMessage) -> RecordedMessage:
+    return RecordedMessage(0, message)
 
 
-def asked(request_id: int) -> Line:
+def asked(request_id: int) -> RecordedMessage:
     specs: dict[str, TensorSpec] = {}
-    return Line(Infer("vpr", specs, "c2", 1, 10, request_id))
+    return recorded(Infer("vpr", specs, "c2", 1, 10, request_id))
 
 
-def answered(request_id: int, run_ns: int = 5_000_000) -> Line:
+def answered(request_id: int, run_ns: int = 5_000_000) -> RecordedMessage:
     specs: dict[str, TensorSpec] = {}
-    return Line(InferCompleted("vpr", "c2", 1, request_id, specs, 1, 1_000_000, run_ns))
+    return recorded(InferCompleted("vpr", "c2", 1, request_id, specs, 1, 1_000_000, run_ns))
 
 
-def refused(request_id: int, reason: RejectReason = "shed") -> Line:
-    return Line(InferRejected("vpr", "c2", 1, request_id, reason))
+def refused(request_id: int, reason: RejectReason = "shed") -> RecordedMessage:
+    return recorded(InferRejected("vpr", "c2", 1, request_id, reason))
 
 
 def test_a_request_without_an_outcome_is_lost_and_the_sum_holds() -> None:
@@ -48,7 +46,10 @@ def test_an_outcome_for_a_request_that_nobody_made_breaks_the_sum() -> None:
 
 
 def test_loads_after_the_first_of_a_life_are_restarts() -> None:
-    lives = [[Line(EngineLoaded("vpr", 1, 5)), Line(EngineLoaded("vpr", 2, 5))], [Line(EngineLoaded("vpr", 1, 5))]]
+    lives = [
+        [recorded(EngineLoaded("vpr", 1, 5)), recorded(EngineLoaded("vpr", 2, 5))],
+        [recorded(EngineLoaded("vpr", 1, 5))],
+    ]
     assert tally_flight(lives)["vpr"].restarts == 1
 
 
