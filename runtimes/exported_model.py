@@ -52,7 +52,7 @@ def open_exported(data: bytes) -> ExportedProgram:
         raise ExportedModelError("not a torch.export archive, or cut off; export and save it again")
     try:
         return torch.export.load(io.BytesIO(data))
-    except Exception as error:
+    except Exception as error:  # torch raises whatever its parser runs into: the bytes may be anything
         raise ExportedModelError(
             f"torch {torch.__version__} cannot open it ({type(error).__name__}: {str(error)[:300]}); export it with"
             " this version of torch, on a machine with the devices that it names"

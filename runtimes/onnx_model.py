@@ -92,8 +92,8 @@ def _parse(source: SourceModel) -> ModelProto:
         from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     except ImportError as error:
         raise EngineBuildError(
-            f"{source.path}: compiling ONNX needs the onnx package, which cannot be imported ({error}); install it"
-            " with `pip install c7-inference[onnx]`"
+            f"{source.path}: compiling ONNX needs the onnx package, which cannot be imported ({error}); install"
+            " c7-inference with its extra `onnx`"
         ) from error
     try:
         model = onnx.load_model_from_string(source.data)

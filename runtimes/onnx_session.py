@@ -90,7 +90,7 @@ def import_onnxruntime() -> ModuleType:
     except ImportError as error:
         raise RuntimeNotAvailableError(
             f"onnx_trt_ep needs ONNX Runtime, which cannot be imported ({error}); install it with"
-            " `pip install c7-inference[onnx]`, on a Jetson the wheel that NVIDIA builds for JetPack"
+            " c7-inference's extra `onnx`, on a Jetson the wheel that NVIDIA builds for JetPack"
         ) from error
     module: ModuleType = onnxruntime
     return module

@@ -214,7 +214,7 @@ def _import_torch() -> ModuleType:
     except ImportError as error:
         raise RuntimeNotAvailableError(
             f"pytorch_fp16 needs torch, which cannot be imported ({error}); install it with"
-            " `pip install c7-inference[torch]`, on a Jetson JetPack's own build"
+            " c7-inference's extra `torch`, on a Jetson JetPack's own build"
         ) from error
     return torch
 
