@@ -1,4 +1,7 @@
-"""Facts about engines and about the life of the flight process, and the commands that change it."""
+"""Facts about engines and about the life of the flight process, and the commands that change it.
+
+Fields named `..._at` are CLOCK_MONOTONIC nanoseconds of the boot in which the message was made.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,11 @@ class EngineQuarantined(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fi
 
 
 class FlightOpened(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """A life of the flight process began. `life` is 1 for a fresh flight and counts on across reboots."""
+    """A life of the flight process began. `life` is 1 for a fresh flight and counts on across reboots.
+
+    `engine_generation` is the number of the engine store's generation that flies, and `manifest_sha256` its manifest's
+    hash; the `generation` of the other messages counts the starts of one engine.
+    """
 
     flight_id: Name
     life: Counter

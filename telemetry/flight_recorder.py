@@ -1,7 +1,8 @@
 """What happened, kept so that the death of the process does not take it along.
 
 Any thread hands in messages; one writer thread brings them into an MCAP file. A record is safe from SIGKILL as soon as
-its batch is written, at the latest some 50 ms after `record`; a power cut can take what the kernel had not yet stored.
+its batch is written, some 10 ms after `record` where the disk keeps up; a power cut can take what the kernel had not
+yet stored.
 """
 
 from __future__ import annotations
