@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from actors.pending import Pending
 
 FRAMES_PER_CONSUMER = 2
-"""The frame being worked on and the next one; an older one is stale at 3 Hz."""
+"""That wait, beside the request that runs; a third one would be stale before its turn at 3 Hz."""
 REQUESTS_PER_FRAME = 64
 """One frame's burst is 13 matches; past this a consumer floods."""
 FRAMES_TOTAL = 64

@@ -1,7 +1,8 @@
 """Where each model's requests go, published by the supervisor and applied in the caller's own thread.
 
-Measured: posting straight into the engine's mailbox costs 0.90-0.95 of a ThreadPoolExecutor round trip, a hop
-through the supervisor's own mailbox 1.62-1.77.
+Measured against a ThreadPoolExecutor round trip: posting straight into the engine's mailbox costs 1.06 as shipped
+(`make bench`); a hop through the supervisor's own mailbox cost 1.62-1.77 with the bare mechanism, which was 0.90-0.95
+without it.
 """
 
 from __future__ import annotations
