@@ -198,6 +198,8 @@ def test_requests_queued_behind_a_crash_have_their_outcome_too(log: Log) -> None
         pending = [c7.submit("vpr", IMAGE, within_ms=WAIT_S * 1000, frame_id=1) for _ in range(5)]
         go.set()
         reasons = [reason(each.result()) for each in pending]
+        log.wait_for_generation("vpr", 2)
+        assert len(fake.calls) == 1, "no request is tried again by the engine that comes back"
     assert reasons == ["inference_error"] + ["engine_unavailable"] * 4
 
 

@@ -196,13 +196,13 @@ REFUSED_JSON = {
 @pytest.mark.parametrize(
     ("form", "decode"), [(msgspec.json, decode_json), (msgspec.msgpack, decode_msgpack)], ids=["json", "msgpack"]
 )
-def test_refuses(form: Any, decode: Any, value: object) -> None:
+def test_a_document_that_is_no_message_is_refused(form: Any, decode: Any, value: object) -> None:
     with pytest.raises(WireFormatError):
         decode(form.encode(value))
 
 
 @pytest.mark.parametrize("data", REFUSED_JSON.values(), ids=REFUSED_JSON.keys())
-def test_json_refuses(data: bytes) -> None:
+def test_text_that_is_no_message_is_refused(data: bytes) -> None:
     with pytest.raises(WireFormatError):
         decode_json(data)
 

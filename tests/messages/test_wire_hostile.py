@@ -42,13 +42,15 @@ def must_not_surprise(decode: Callable[[bytes], WireMessage], data: bytes) -> No
 @example(data=b"\x81\xa4type\xa2\xff\xfe")
 @example(data=b'{"type":"DeclarationRefused","detail":"\\ud800"}')
 @pytest.mark.parametrize("decode", [decode_json, decode_msgpack])
-def test_random_bytes(decode: Any, data: bytes) -> None:
+def test_any_bytes_are_a_message_or_refused(decode: Any, data: bytes) -> None:
     must_not_surprise(decode, data)
 
 
 @given(data=st.data())
 @pytest.mark.parametrize(("encode", "decode"), [(encode_json, decode_json), (encode_msgpack, decode_msgpack)])
-def test_mutated_messages(encode: Any, decode: Any, data: st.DataObject, any_message: st.SearchStrategy[Any]) -> None:
+def test_an_altered_message_is_a_message_or_refused(
+    encode: Any, decode: Any, data: st.DataObject, any_message: st.SearchStrategy[Any]
+) -> None:
     original = bytearray(encode(data.draw(any_message)))
     for _ in range(data.draw(st.integers(1, 4))):
         position = data.draw(st.integers(0, len(original) - 1))
