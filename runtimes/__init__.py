@@ -30,7 +30,7 @@ from runtimes.onnx_trt_ep_runtime import OnnxTrtEpRuntime
 from runtimes.provisioning import ProvisionProgress, provision
 from runtimes.pytorch_fp16_runtime import PytorchFp16Runtime
 from runtimes.sample_inputs import sample_inputs
-from runtimes.sha256_sidecar import Sha256Sidecar, write_atomically
+from runtimes.sha256_sidecar import Sha256Sidecar, read_with_sidecar, write_atomically, write_with_sidecar
 from runtimes.takeoff_load import deserialize_cached_engine, outdated_models
 
 __all__ = [
@@ -67,9 +67,11 @@ __all__ = [
     "read_engine",
     "read_entry",
     "read_flight_plan",
+    "read_with_sidecar",
     "returns",
     "sample_inputs",
     "takes_ms",
     "write_atomically",
     "write_engine",
+    "write_with_sidecar",
 ]
