@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ import pytest
 from messages import EngineBuildError, EngineStoreError
 from runtimes.config import C7InferenceConfig
 from runtimes.engine_artifact import read_engine
-from runtimes.engine_store import EngineStore
+from runtimes.engine_store import EngineStore, Generation
 from runtimes.flight_plan import FlightPlan, FlightSection, ModelSection, ProfileSection
 from runtimes.inference_factory import build_inference_runtime
 from runtimes.provisioning import ProvisionProgress, provision
@@ -46,16 +47,37 @@ def section(source: Path, *, workspace_mb: int = 1024, rows: int | None = None) 
     return ModelSection(source=source, precision="fp32", deadline_ms=100, workspace_mb=workspace_mb, profiles=profiles)
 
 
-@pytest.fixture
-def plan(tmp_path: Path) -> FlightPlan:
+def plan_in(folder: Path) -> FlightPlan:
     return FlightPlan(
-        flight=FlightSection(name="survey", store=tmp_path / "engines"),
+        flight=FlightSection(name="survey", store=folder / "engines"),
         runtime=C7InferenceConfig(runtime="onnx_trt_ep", provider="cpu"),
         models={
-            "vpr": section(save_source(tmp_path / "models" / "ultravpr v3.onnx", seed=1)),
-            "matcher": section(save_source(tmp_path / "models" / "lightglue.onnx", seed=2)),
+            "vpr": section(save_source(folder / "models" / "ultravpr v3.onnx", seed=1)),
+            "matcher": section(save_source(folder / "models" / "lightglue.onnx", seed=2)),
         },
     )
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> FlightPlan:
+    return plan_in(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def provisioned_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The plan's store after its first provisioning, which takes a second: made once, and never written again."""
+    plan = plan_in(tmp_path_factory.mktemp("provisioned"))
+    provision(plan, progress=Progress())
+    return plan.flight.store
+
+
+@pytest.fixture
+def first(plan: FlightPlan, provisioned_store: Path) -> Generation:
+    """The plan's first generation, in a copy of the store that is this test's own."""
+    shutil.copytree(provisioned_store, plan.flight.store)
+    generation = EngineStore(plan.flight.store).current()
+    assert generation is not None
+    return generation
 
 
 def with_model(plan: FlightPlan, name: str, model: ModelSection | None) -> FlightPlan:
@@ -118,9 +140,8 @@ def test_provisioning_again_compiles_nothing_and_writes_no_generation(plan: Flig
 
 
 def test_a_retrained_source_under_the_same_name_is_compiled_and_the_rest_linked(
-    plan: FlightPlan, progress: Progress
+    plan: FlightPlan, first: Generation, progress: Progress
 ) -> None:
-    first = provision(plan, progress=Progress())
     save_source(plan.models["matcher"].source, seed=3)
     assert list(outdated_models(plan, first)) == ["matcher"]
     second = provision(plan, progress=progress)
@@ -133,8 +154,7 @@ def test_a_retrained_source_under_the_same_name_is_compiled_and_the_rest_linked(
     assert compiling.former_build_ns == first.entries["matcher"].build_ns
 
 
-def test_a_changed_build_configuration_is_compiled(plan: FlightPlan, progress: Progress) -> None:
-    first = provision(plan, progress=Progress())
+def test_a_changed_build_configuration_is_compiled(plan: FlightPlan, first: Generation, progress: Progress) -> None:
     changed = with_model(plan, "vpr", section(plan.models["vpr"].source, workspace_mb=512, rows=8))
     assert list(outdated_models(changed, first)) == ["vpr"]
     second = provision(changed, progress=progress)
@@ -145,8 +165,9 @@ def test_a_changed_build_configuration_is_compiled(plan: FlightPlan, progress: P
     assert outdated_models(changed, second) == {}
 
 
-def test_a_model_that_left_the_plan_leaves_the_generation(plan: FlightPlan, progress: Progress) -> None:
-    first = provision(plan, progress=Progress())
+def test_a_model_that_left_the_plan_leaves_the_generation(
+    plan: FlightPlan, first: Generation, progress: Progress
+) -> None:
     second = provision(with_model(plan, "matcher", None), progress=progress)
     assert (list(second.entries), second.number) == (["vpr"], 2)
     assert progress.decisions() == {"vpr": ("reuse", "unchanged")}
@@ -155,8 +176,9 @@ def test_a_model_that_left_the_plan_leaves_the_generation(plan: FlightPlan, prog
 
 
 @pytest.mark.parametrize("which", ["engine", "json", "sha256"])
-def test_a_damaged_engine_in_the_store_is_compiled_again(plan: FlightPlan, progress: Progress, which: str) -> None:
-    first = provision(plan, progress=Progress())
+def test_a_damaged_engine_in_the_store_is_compiled_again(
+    plan: FlightPlan, first: Generation, progress: Progress, which: str
+) -> None:
     path = next(path for path in first.path.iterdir() if path.name.startswith("vpr") and path.name.endswith(which))
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 4
@@ -170,8 +192,8 @@ def test_a_damaged_engine_in_the_store_is_compiled_again(plan: FlightPlan, progr
 
 
 @pytest.mark.parametrize("name", ["current", "gen-000001/manifest.json"])
+@pytest.mark.usefixtures("first")
 def test_a_damaged_store_is_provisioned_anew(plan: FlightPlan, progress: Progress, name: str) -> None:
-    provision(plan, progress=Progress())
     (plan.flight.store / name).write_bytes(b"nonsense")
     second = provision(plan, progress=progress)
     assert name.rpartition("/")[2] in progress.decisions()["vpr"][1]
@@ -179,8 +201,7 @@ def test_a_damaged_store_is_provisioned_anew(plan: FlightPlan, progress: Progres
     np.testing.assert_array_equal(run(plan, "vpr"), weight(1))
 
 
-def test_a_failed_build_commits_nothing_and_names_the_model(plan: FlightPlan) -> None:
-    first = provision(plan, progress=Progress())
+def test_a_failed_build_commits_nothing_and_names_the_model(plan: FlightPlan, first: Generation) -> None:
     save_source(plan.models["vpr"].source, seed=9)
     source = plan.models["matcher"].source
     source.write_bytes(source.read_bytes()[:-40])
@@ -228,11 +249,10 @@ def test_provisioners_at_once_agree_on_one_generation(plan: FlightPlan) -> None:
     assert EngineStore(plan.flight.store).numbers() == [1]
 
 
-def test_an_aircraft_without_its_sources_takes_the_engines_own_record(plan: FlightPlan) -> None:
-    generation = provision(plan, progress=Progress())
+def test_an_aircraft_without_its_sources_takes_the_engines_own_record(plan: FlightPlan, first: Generation) -> None:
     for model in plan.models.values():
         model.source.unlink()
-    assert outdated_models(plan, generation) == {}
+    assert outdated_models(plan, first) == {}
 
 
 READ_ONLY = """
@@ -252,8 +272,8 @@ except EngineStoreError as error:
 """
 
 
+@pytest.mark.usefixtures("first")
 def test_a_store_on_a_read_only_disk_flies_and_is_not_provisioned(plan: FlightPlan) -> None:
-    provision(plan, progress=Progress())
     mount = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" || exit 99; shift; exec "$@"'
     arguments = [sys.executable, "-c", READ_ONLY, str(plan.flight.store), ":".join(filter(None, sys.path))]
     try:
@@ -272,9 +292,8 @@ def test_a_store_on_a_read_only_disk_flies_and_is_not_provisioned(plan: FlightPl
     assert "Read-only file system" in done.stdout
 
 
-def test_the_committed_engine_is_the_one_that_a_runtime_reads(plan: FlightPlan) -> None:
-    generation = provision(plan, progress=Progress())
-    entry = generation.entries["vpr"]
+def test_the_committed_engine_is_the_one_that_a_runtime_reads(first: Generation) -> None:
+    entry = first.entries["vpr"]
     assert len(read_engine(entry, runtime_label="onnx_trt_ep[cpu]", host=entry.host)) == entry.engine_size_bytes
 
 
