@@ -14,12 +14,14 @@ from runtimes.inference_runtime import BuildConfig, Precision, Shape
 Options = dict[str, str | int | float | bool]
 ImportPath = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 """`package.module:Class`."""
+FlightName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+"""Part of the names of recordings: 1 to 100 letters, digits, '.', '_' or '-', beginning with a letter or digit."""
 
 
 class FlightSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[flight]`. Folders are relative to the plan's own folder."""
 
-    name: Name
+    name: FlightName
     store: Path = Path("engines")
     state: Path = Path("state")
     recordings: Path = Path("recordings")

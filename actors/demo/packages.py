@@ -15,6 +15,6 @@ def require_packages(*modules: str) -> None:
     missing = [PACKAGES[module] for module in modules if find_spec(module) is None]
     if missing:
         raise ConfigError(
-            f"the demo needs {' and '.join(missing)}, found not installed: pip install 'c7-inference[demo]'"
-            + (" and c7-inference[torch]" if "torch" in missing else "")
+            f"the demo needs {' and '.join(missing)}, found not installed: install the extra demo"
+            + (" and the extra torch" if "torch" in missing else "")
         )

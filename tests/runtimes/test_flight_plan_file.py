@@ -109,6 +109,7 @@ def test_an_absolute_path_stays(tmp_path: Path) -> None:
         ('"survey.camera:Camera"', '"camera.py"', r"[frames] source: expected str matching regex"),
         ('class = "survey.vpr:PlaceRecognition"', "", r"[consumers.place_recognition] class: missing key"),
         ("[flight]", "[runway]", r"[runway]: unknown table or key"),
+        ('name = "survey"', 'name = "a/b"', r"[flight] name: expected str matching regex"),
         ('[flight]\nname = "survey"', "", r"[flight] missing table"),
         ('name = "survey"', "name = survey", r"not TOML: Invalid value (at line 3"),
         ("[thermal]", "[flight]", r"declare ('flight',) twice (at line"),

@@ -134,5 +134,5 @@ class TestFolderFrames:
 
 def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actors.demo.packages.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"needs pillow and scikit-learn.*c7-inference\[demo\]"):
+    with pytest.raises(ConfigError, match=r"needs pillow and scikit-learn.*extra demo"):
         require_packages("PIL", "sklearn")

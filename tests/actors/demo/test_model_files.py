@@ -116,6 +116,6 @@ def test_a_folder_that_cannot_be_written_is_refused_by_name(tmp_path: Path) -> N
 
 def test_pytorch_models_are_refused_where_torch_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actors.demo.packages.find_spec", lambda name: None if name == "torch" else object())
-    with pytest.raises(ConfigError, match=r"needs torch.*c7-inference\[torch\]"):
+    with pytest.raises(ConfigError, match=r"needs torch.*extra torch"):
         model_files.write_models(tmp_path / "models", "pytorch_fp16")
     assert not (tmp_path / "models").exists()
