@@ -23,8 +23,10 @@ from actors.demo.plan import write_flight_plan
 from messages import ConfigError
 from telemetry import RecordedMessage, read_recording
 
+FLIES = "C7 flies"
+"""What the flight process logs when it takes declarations: at a takeoff every engine answers by then."""
 READY = "C7 ready"
-"""What the flight process logs when every engine answers."""
+"""What it logs when every engine answers: in a recovery later than that."""
 FRAME_BEGUN = "C7 infer backbone=backbone"
 """The most urgent engine has answered for a new frame: the others are at work on it."""
 MARKER = "c7-demo.txt"
@@ -94,7 +96,7 @@ def tell_story(
 
 
 def _first_life(plan: Path, log: Path, flight_s: float, console: Console) -> int:
-    with Child(_fly(plan, flight_s), log, awaits=READY) as life:
+    with Child(_fly(plan, flight_s), log, awaits=FLIES) as life:
         life.wait_until_said(READY_TIMEOUT_S)
         run_command(["declare", "airborne", "--flight", str(plan)], log.with_name("declare.log"), COMMAND_TIMEOUT_S)
         _fly_on(life, flight_s, console)

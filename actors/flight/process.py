@@ -146,6 +146,8 @@ class _FlightProcess:
             if frames is not None:
                 ending.callback(frames.stop, STOP_TIMEOUT_S)
                 frames.start()
+            start = "takeoff" if self._life.recovery is None else "recovery"
+            logger.info("C7 flies; flight={} life={} after={}", self._life.flight_id, self._life.number, start)
             ended_because = _watch(supervision, stop, self._clock, duration_s)
         logger.info(
             "C7 flight process ends; flight={} life={} because={}",

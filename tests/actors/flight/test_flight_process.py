@@ -13,6 +13,7 @@ import pytest
 
 from actors.__main__ import main
 from actors.demo.children import Child
+from actors.demo.story import FLIES, READY
 from actors.flight.journal import read_journal
 from messages import (
     AirborneDeclared,
@@ -84,8 +85,8 @@ class Flight(NamedTuple):
     def plan(self) -> Path:
         return self.folder / "flight.toml"
 
-    def fly(self, log: str) -> Child:
-        return Child(["fly", str(self.plan), "--log-level", "DEBUG"], self.folder / log, awaits="C7 ready")
+    def fly(self, log: str, awaits: str = FLIES) -> Child:
+        return Child(["fly", str(self.plan), "--log-level", "DEBUG"], self.folder / log, awaits=awaits)
 
     def declare(self, state: str) -> None:
         assert main(["declare", state, "--flight", str(self.plan)]) == 0
@@ -136,7 +137,7 @@ def test_a_flight_killed_in_the_air_recovers_with_its_engines_in_priority_order(
         flight.declare("airborne")
         life.flies_on(2.0)
         life.kill()
-    with flight.fly("life2.log") as life:
+    with flight.fly("life2.log", awaits=READY) as life:
         life.wait_until_said(WAIT_S)
         life.flies_on(1.0)
         flight.declare("landed")
