@@ -25,7 +25,7 @@ from messages import (
     OutOfMemoryError,
     Tensor,
 )
-from runtimes import FakeRuntime, blocks_until, computes, returns
+from runtimes import FakeRuntime, computes
 
 WAIT_S = 20.0
 LONG_MS = WAIT_S * 1000
@@ -130,8 +130,14 @@ def test_a_result_that_comes_too_late_is_freed_with_its_inputs() -> None:
 
 
 def test_what_was_shed_or_refused_is_freed_at_once() -> None:
-    go = threading.Event()
-    fake = FakeRuntime({"vpr": blocks_until(go, returns({"y": np.zeros(3)}))})
+    started, go = threading.Event(), threading.Event()
+
+    def run(_inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        started.set()
+        assert go.wait(WAIT_S)
+        return {"y": np.zeros(3)}
+
+    fake = FakeRuntime({"vpr": computes(run)})
     with supervise(fake, fake.entries()) as c7:
         kept = []
         watched = []
@@ -141,6 +147,7 @@ def test_what_was_shed_or_refused_is_freed_at_once() -> None:
             kept.append(c7.submit("vpr", inputs, within_ms=LONG_MS, frame_id=frame))
             kept.append(c7.submit("no such model", inputs, within_ms=LONG_MS, frame_id=frame))
             del inputs
+            assert started.wait(WAIT_S)  # the first frame is at work: it is the others that are shed
         assert dead(*watched[1:5])
         go.set()
         for pending in kept:
