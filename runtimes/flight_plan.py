@@ -14,7 +14,8 @@ from runtimes.inference_runtime import BuildConfig, Precision, Shape
 Options = dict[str, str | int | float | bool]
 ImportPath = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 """`package.module:Class`."""
-FlightName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+FLIGHT_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z"
+FlightName = Annotated[str, msgspec.Meta(pattern=FLIGHT_NAME_PATTERN)]
 """Part of the names of recordings: 1 to 100 letters, digits, '.', '_' or '-', beginning with a letter or digit."""
 
 

@@ -10,11 +10,12 @@ import msgspec
 
 from actors.flight.journal import JournalRecord
 from messages import AirborneDeclared, ConfigError, FlightOpened, JournalError, LandedDeclared
+from runtimes.flight_plan import FLIGHT_NAME_PATTERN
 
 LIVES_KEPT: Final = 64
 """Lives of one flight that stay in a compacted journal: its first, and the newest of the others."""
 
-_FLIGHT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_FLIGHT_NAME: Final = re.compile(FLIGHT_NAME_PATTERN)
 _FLIGHT_COUNTER: Final = re.compile(r"-([0-9]{1,18})$")
 
 

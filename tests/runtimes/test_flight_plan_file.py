@@ -110,6 +110,7 @@ def test_an_absolute_path_stays(tmp_path: Path) -> None:
         ('class = "survey.vpr:PlaceRecognition"', "", r"[consumers.place_recognition] class: missing key"),
         ("[flight]", "[runway]", r"[runway]: unknown table or key"),
         ('name = "survey"', 'name = "a/b"', r"[flight] name: expected str matching regex"),
+        ('name = "survey"', r'name = "a\n"', r"[flight] name: expected str matching regex"),
         ('[flight]\nname = "survey"', "", r"[flight] missing table"),
         ('name = "survey"', "name = survey", r"not TOML: Invalid value (at line 3"),
         ("[thermal]", "[flight]", r"declare ('flight',) twice (at line"),
