@@ -2,9 +2,6 @@
 
 from runtimes.config import C7InferenceConfig
 from runtimes.doctor import RuntimeAvailability, doctor_runtimes
-from runtimes.engine_artifact import BuiltEngine, read_engine, read_entry, write_engine
-from runtimes.engine_filename import EngineFilenameSchema
-from runtimes.engine_store import EngineStore, Generation
 from runtimes.fake_runtime import (
     FakeRuntime,
     blocks_until,
@@ -27,10 +24,13 @@ from runtimes.inference_runtime import (
     InferenceRuntime,
 )
 from runtimes.onnx_trt_ep_runtime import OnnxTrtEpRuntime
-from runtimes.provisioning import ProvisionProgress, provision
+from runtimes.provisioning.provision import ProvisionProgress, provision
 from runtimes.pytorch_fp16_runtime import PytorchFp16Runtime
 from runtimes.sample_inputs import sample_inputs
-from runtimes.sha256_sidecar import Sha256Sidecar, read_with_sidecar, write_atomically, write_with_sidecar
+from runtimes.store.engine_artifact import BuiltEngine, read_engine, read_entry, write_engine
+from runtimes.store.engine_filename import EngineFilenameSchema
+from runtimes.store.engine_store import EngineStore, Generation
+from runtimes.store.sha256_sidecar import Sha256Sidecar, read_with_sidecar, write_atomically, write_with_sidecar
 from runtimes.takeoff_load import deserialize_cached_engine, outdated_models
 
 __all__ = [

@@ -12,10 +12,10 @@ from rich.status import Status
 from rich.table import Column, Table
 
 from messages.clock import NS_PER_S
-from runtimes.engine_store import Generation
 from runtimes.flight_plan_file import read_flight_plan
-from runtimes.provisioning import ProvisionProgress
-from runtimes.provisioning import provision as provision_engines
+from runtimes.provisioning.provision import ProvisionProgress
+from runtimes.provisioning.provision import provision as provision_engines
+from runtimes.store.engine_store import Generation
 
 
 class ProvisionedModel(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 
 from messages.errors import C7Error
-from runtimes.build_child import PROBE_TIMEOUT_S, probe_runtime
 from runtimes.config import C7InferenceConfig
+from runtimes.provisioning.build_child import PROBE_TIMEOUT_S, probe_runtime
 
 CONFIGURATIONS: dict[str, C7InferenceConfig] = {
     "tensorrt": C7InferenceConfig(runtime="tensorrt", device="cuda"),

@@ -27,7 +27,6 @@ from messages import (
     ThermalState,
     specs_of,
 )
-from runtimes.engine_artifact import BuiltEngine, read_engine, write_engine
 from runtimes.fake_steps import (
     Step,
     blocks_until,
@@ -41,8 +40,9 @@ from runtimes.fake_steps import (
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, EngineHandle, HostTuple
 from runtimes.no_thermal_feed import NoThermalFeed
 from runtimes.resident_engines import ResidentEngines
-from runtimes.sha256_sidecar import sha256_of
 from runtimes.source_model import read_source
+from runtimes.store.engine_artifact import BuiltEngine, read_engine, write_engine
+from runtimes.store.sha256_sidecar import sha256_of
 from runtimes.tensor_check import check_inputs, check_profile
 
 __all__ = [

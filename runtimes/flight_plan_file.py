@@ -13,7 +13,6 @@ import msgspec
 
 from messages.errors import ConfigError
 from runtimes.config import C7InferenceConfig
-from runtimes.engine_filename import check_model_name
 from runtimes.flight_plan import (
     ConsumerSection,
     FlightPlan,
@@ -25,7 +24,8 @@ from runtimes.flight_plan import (
 )
 from runtimes.inference_factory import check_runtime_config
 from runtimes.path_text import decode_path
-from runtimes.regular_file import read_regular_file
+from runtimes.store.engine_filename import check_model_name
+from runtimes.store.regular_file import read_regular_file
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -12,8 +12,8 @@ import numpy as np
 
 from messages import ConfigError
 from messages.tensor import TENSORS_MAX
-from runtimes.regular_file import read_regular_file
-from runtimes.sha256_sidecar import write_atomically
+from runtimes.store.regular_file import read_regular_file
+from runtimes.store.sha256_sidecar import write_atomically
 
 NPZ_MAX_BYTES = 4 * 1024**3
 """Largest file, and largest sum of what is in it."""

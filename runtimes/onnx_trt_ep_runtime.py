@@ -22,7 +22,6 @@ from messages import (
     ThermalState,
 )
 from runtimes.config import C7InferenceConfig, Provider
-from runtimes.engine_artifact import BuiltEngine, read_engine, write_engine
 from runtimes.host import detect_host
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, EngineHandle, Precision
 from runtimes.no_thermal_feed import NoThermalFeed
@@ -41,6 +40,7 @@ from runtimes.onnx_session import (
 )
 from runtimes.resident_engines import ResidentEngines
 from runtimes.source_model import read_source
+from runtimes.store.engine_artifact import BuiltEngine, read_engine, write_engine
 from runtimes.tensor_check import check_inputs, check_profile
 
 PRECISIONS: dict[Provider, tuple[Precision, ...]] = {

@@ -25,13 +25,13 @@ from messages import (
     ThermalState,
 )
 from runtimes.config import C7InferenceConfig
-from runtimes.engine_artifact import BuiltEngine, read_engine, write_engine
 from runtimes.exported_model import ExportedModel, ExportedModelError, audit_fp16, describe_exported, open_exported
 from runtimes.host import detect_host
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, EngineHandle, ProfileRange
 from runtimes.no_thermal_feed import NoThermalFeed
 from runtimes.resident_engines import ResidentEngines
 from runtimes.source_model import read_source
+from runtimes.store.engine_artifact import BuiltEngine, read_engine, write_engine
 from runtimes.tensor_check import check_inputs, check_profile
 
 if TYPE_CHECKING:

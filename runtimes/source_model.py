@@ -8,8 +8,8 @@ import msgspec
 
 from messages.errors import EngineBuildError
 from messages.lifecycle import Sha256
-from runtimes.regular_file import read_regular_file
-from runtimes.sha256_sidecar import sha256_of
+from runtimes.store.regular_file import read_regular_file
+from runtimes.store.sha256_sidecar import sha256_of
 
 SOURCE_MAX_BYTES = 4 * 1024**3
 _COMPILED_BY = {".onnx": "tensorrt and onnx_trt_ep compile it", ".pt2": "pytorch_fp16 compiles it"}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from messages.errors import EngineBuildError, EngineDeserializeError
 from runtimes.config import RuntimeName
-from runtimes.engine_store import Generation
 from runtimes.flight_plan import FlightPlan, ModelSection
 from runtimes.inference_factory import SOURCE_SUFFIX
 from runtimes.inference_runtime import EngineCacheEntry, EngineHandle, InferenceRuntime
-from runtimes.provision_decision import Compile, EngineRequest, decide
+from runtimes.provisioning.decision import Compile, EngineRequest, decide
 from runtimes.source_model import read_source
+from runtimes.store.engine_store import Generation
 
 
 def deserialize_cached_engine(runtime: InferenceRuntime, entry: EngineCacheEntry) -> EngineHandle:

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from messages import ConfigError, EngineBuildError
 from runtimes.cli import ProvisionReport, describe, provision
-from runtimes.provisioning import ProvisionProgress
+from runtimes.provisioning.provision import ProvisionProgress
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -25,9 +25,9 @@ from messages import (
     ThermalState,
 )
 from runtimes.config import C7InferenceConfig
-from runtimes.engine_artifact import read_entry
 from runtimes.fake_runtime import FakeRuntime, computes
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, EngineHandle, InferenceRuntime
+from runtimes.store.engine_artifact import read_entry
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from messages import EngineBuildError
-from runtimes.sha256_sidecar import sha256_of
 from runtimes.source_model import read_source
+from runtimes.store.sha256_sidecar import sha256_of
 
 
 def test_a_source_is_its_bytes_and_their_hash(tmp_path: Path) -> None:

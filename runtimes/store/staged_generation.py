@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from messages.errors import EngineStoreError
-from runtimes.engine_artifact import engine_files, read_entry, read_verified
-from runtimes.engine_store import (
+from runtimes.inference_runtime import EngineCacheEntry
+from runtimes.store.engine_artifact import engine_files, read_entry, read_verified
+from runtimes.store.engine_store import (
     CURRENT_NAME,
     LOCK_TIMEOUT_S,
     EngineStore,
@@ -21,9 +22,8 @@ from runtimes.engine_store import (
     format_current,
     store_errors,
 )
-from runtimes.inference_runtime import EngineCacheEntry
-from runtimes.manifest import MANIFEST_NAME, describe_files
-from runtimes.sha256_sidecar import fsync_directory, sha256_of, write_atomically
+from runtimes.store.manifest import MANIFEST_NAME, describe_files
+from runtimes.store.sha256_sidecar import fsync_directory, sha256_of, write_atomically
 
 LOCK_NAME = ".lock"
 _LOCK_POLL_S = 0.1

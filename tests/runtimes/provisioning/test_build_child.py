@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from messages import CalibrationCacheError, EngineBuildError, RuntimeNotAvailableError
-from runtimes.build_child import build_engine, probe_runtime, run_request
-from runtimes.build_request import (
+from runtimes.config import C7InferenceConfig
+from runtimes.host import detect_host
+from runtimes.inference_runtime import BuildConfig
+from runtimes.provisioning.build_child import build_engine, probe_runtime, run_request
+from runtimes.provisioning.build_request import (
     BuildEngine,
     EngineBuilt,
     ProbeRuntime,
@@ -20,9 +23,6 @@ from runtimes.build_request import (
     decode_request,
     encode,
 )
-from runtimes.config import C7InferenceConfig
-from runtimes.host import detect_host
-from runtimes.inference_runtime import BuildConfig
 
 CONFIG = C7InferenceConfig(runtime="onnx_trt_ep", provider="cpu", engine_dir=Path("/store"))
 REQUEST = BuildEngine(
@@ -36,7 +36,7 @@ REQUEST = BuildEngine(
 )
 PRELUDE = """
 import os, signal, sys, time
-from runtimes.build_request import EngineBuilt, RequestFailed, decode_request, encode
+from runtimes.provisioning.build_request import EngineBuilt, RequestFailed, decode_request, encode
 def answer(document):
     os.write(int(sys.argv[-2]), encode(document))
 """
@@ -141,7 +141,11 @@ def test_a_long_build_has_a_heartbeat() -> None:
 
 def test_a_killed_provisioner_leaves_no_compiler_behind(tmp_path: Path) -> None:
     """The child is started by a process that is not the parent it was told of: the parent is dead already."""
-    command = [sys.executable, "-c", "import runtimes.build_one as b, sys; sys.exit(b.main([sys.argv[1], '1']))"]
+    command = [
+        sys.executable,
+        "-c",
+        "import runtimes.provisioning.build_one as b, sys; sys.exit(b.main([sys.argv[1], '1']))",
+    ]
     with pytest.raises(EngineBuildError, match="killed by SIGKILL"):
         run_request(ProbeRuntime(CONFIG), timeout_s=60, command=command)
 

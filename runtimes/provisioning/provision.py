@@ -9,17 +9,17 @@ from typing import Literal
 import msgspec
 
 from messages.errors import C7Error, EngineBuildError, EngineDeserializeError
-from runtimes.build_child import BUILD_TIMEOUT_S, build_engine, probe_runtime
-from runtimes.build_request import BuildEngine
 from runtimes.config import C7InferenceConfig
-from runtimes.engine_artifact import read_entry, read_verified
-from runtimes.engine_store import LOCK_TIMEOUT_S, EngineStore, Generation
 from runtimes.flight_plan import FlightPlan
 from runtimes.inference_factory import SOURCE_SUFFIX
 from runtimes.inference_runtime import EngineCacheEntry, HostTuple
-from runtimes.provision_decision import Decision, EngineRequest, Reuse, decide
+from runtimes.provisioning.build_child import BUILD_TIMEOUT_S, build_engine, probe_runtime
+from runtimes.provisioning.build_request import BuildEngine
+from runtimes.provisioning.decision import Decision, EngineRequest, Reuse, decide
 from runtimes.source_model import read_source
-from runtimes.staged_generation import StagedGeneration, stage_generation
+from runtimes.store.engine_artifact import read_entry, read_verified
+from runtimes.store.engine_store import LOCK_TIMEOUT_S, EngineStore, Generation
+from runtimes.store.staged_generation import StagedGeneration, stage_generation
 
 Step = Literal["waiting", "decided", "compiling", "ready", "committed", "up_to_date"]
 

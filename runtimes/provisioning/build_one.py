@@ -1,4 +1,4 @@
-"""`python -m runtimes.build_one FD PARENT`: the child process in which one engine is compiled.
+"""`python -m runtimes.provisioning.build_one FD PARENT`: the child process in which one engine is compiled.
 
 The request is read from stdin, the answer is written to the pipe with the number FD; PARENT is the provisioner's
 process. Libraries may print what they like on stdout and stderr, run out of memory or crash: the provisioner
@@ -16,7 +16,10 @@ import sys
 import msgspec
 
 from messages.errors import C7Error, EngineBuildError
-from runtimes.build_request import (
+from runtimes.config import RuntimeName
+from runtimes.host import detect_host
+from runtimes.inference_factory import build_inference_runtime
+from runtimes.provisioning.build_request import (
     REQUEST_MAX_BYTES,
     Answer,
     BuildEngine,
@@ -28,9 +31,6 @@ from runtimes.build_request import (
     decode_request,
     encode,
 )
-from runtimes.config import RuntimeName
-from runtimes.host import detect_host
-from runtimes.inference_factory import build_inference_runtime
 
 _LIBRARY: dict[RuntimeName, str] = {"tensorrt": "tensorrt", "onnx_trt_ep": "onnxruntime", "pytorch_fp16": "torch"}
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h

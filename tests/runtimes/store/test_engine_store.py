@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from messages import EngineBuildError, EngineDeserializeError, EngineStoreError, TensorSpec
-from runtimes.engine_artifact import BuiltEngine, engine_files, metadata_path, read_engine, write_engine
-from runtimes.engine_store import EngineStore, Generation
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, HostTuple
-from runtimes.sha256_sidecar import sha256_of
 from runtimes.source_model import SourceModel
-from runtimes.staged_generation import stage_generation
+from runtimes.store.engine_artifact import BuiltEngine, engine_files, metadata_path, read_engine, write_engine
+from runtimes.store.engine_store import EngineStore, Generation
+from runtimes.store.sha256_sidecar import sha256_of
+from runtimes.store.staged_generation import stage_generation
 
 LABEL = "onnx_trt_ep[cpu]"
 HOST = HostTuple(

@@ -19,11 +19,11 @@ import msgspec
 
 from messages.errors import EngineDeserializeError, EngineStoreError
 from messages.lifecycle import Sha256
-from runtimes.engine_artifact import METADATA_MAX_BYTES, decode_entry, engine_files
 from runtimes.inference_runtime import EngineCacheEntry
-from runtimes.manifest import MANIFEST_MAX_BYTES, MANIFEST_NAME, Manifest, decode_manifest
-from runtimes.regular_file import read_regular_file
-from runtimes.sha256_sidecar import sha256_of
+from runtimes.store.engine_artifact import METADATA_MAX_BYTES, decode_entry, engine_files
+from runtimes.store.manifest import MANIFEST_MAX_BYTES, MANIFEST_NAME, Manifest, decode_manifest
+from runtimes.store.regular_file import read_regular_file
+from runtimes.store.sha256_sidecar import sha256_of
 
 CURRENT_NAME = "current"
 CURRENT_MAX_BYTES = 256

@@ -15,11 +15,11 @@ import pytest
 
 from messages import EngineBuildError, EngineStoreError
 from runtimes.config import C7InferenceConfig
-from runtimes.engine_artifact import read_engine
-from runtimes.engine_store import EngineStore, Generation
 from runtimes.flight_plan import FlightPlan, FlightSection, ModelSection, ProfileSection
 from runtimes.inference_factory import build_inference_runtime
-from runtimes.provisioning import ProvisionProgress, provision
+from runtimes.provisioning.provision import ProvisionProgress, provision
+from runtimes.store.engine_artifact import read_engine
+from runtimes.store.engine_store import EngineStore, Generation
 from runtimes.takeoff_load import deserialize_cached_engine, outdated_models
 
 onnx = pytest.importorskip("onnx")
@@ -260,8 +260,8 @@ import sys
 from pathlib import Path
 sys.path[:0] = sys.argv[2].split(":")
 from messages import EngineStoreError
-from runtimes.engine_store import EngineStore
-from runtimes.staged_generation import stage_generation
+from runtimes.store.engine_store import EngineStore
+from runtimes.store.staged_generation import stage_generation
 store = EngineStore(Path(sys.argv[1]))
 assert len(store.current().entries) == 2
 try:

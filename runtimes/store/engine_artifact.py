@@ -13,13 +13,13 @@ import msgspec
 from messages.errors import ConfigError, EngineDeserializeError, EngineStoreError
 from messages.lifecycle import Sha256
 from messages.tensor import TensorSpec
-from runtimes.engine_filename import EngineFilenameSchema
 from runtimes.host import host_differences
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, HostTuple
 from runtimes.path_text import decode_path, encode_path
-from runtimes.regular_file import read_regular_file
-from runtimes.sha256_sidecar import SIDECAR_MAX_BYTES, Sha256Sidecar, sha256_of, write_files_atomically
 from runtimes.source_model import SourceModel
+from runtimes.store.engine_filename import EngineFilenameSchema
+from runtimes.store.regular_file import read_regular_file
+from runtimes.store.sha256_sidecar import SIDECAR_MAX_BYTES, Sha256Sidecar, sha256_of, write_files_atomically
 
 METADATA_FORMAT = 1
 METADATA_MAX_BYTES = 256 * 1024

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from messages import EngineDeserializeError
-from runtimes.sha256_sidecar import (
+from runtimes.store.sha256_sidecar import (
     Sha256Sidecar,
     read_with_sidecar,
     sha256_of,
@@ -124,7 +124,7 @@ def test_the_kernels_limit_on_file_size_leaves_the_former_content_and_no_part(tm
     path.write_bytes(b"former")
     program = (
         "import resource, sys; from pathlib import Path\n"
-        "from runtimes.sha256_sidecar import write_files_atomically\n"
+        "from runtimes.store.sha256_sidecar import write_files_atomically\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "try: write_files_atomically(Path(sys.argv[1]), {'small': b'x', 'engine': b'y' * 100_000})\n"
         "except OSError as error: print(error.errno)\n"

@@ -13,7 +13,7 @@ import msgspec
 
 from messages.errors import EngineDeserializeError
 from messages.lifecycle import Sha256
-from runtimes.regular_file import read_regular_file
+from runtimes.store.regular_file import read_regular_file
 
 SIDECAR_MAX_BYTES = 64 * 1024
 _LINE = re.compile(r"([0-9a-f]{64})  ([^\x00-\x1f\x7f/\\]{1,255})")

@@ -10,11 +10,11 @@ import msgspec
 from messages.errors import EngineStoreError
 from messages.lifecycle import Sha256
 from messages.tensor import Name
-from runtimes.engine_artifact import engine_files
-from runtimes.engine_filename import FILENAME_MAX_CHARS
 from runtimes.inference_runtime import EngineCacheEntry
-from runtimes.regular_file import read_regular_file
-from runtimes.sha256_sidecar import sha256_of
+from runtimes.store.engine_artifact import engine_files
+from runtimes.store.engine_filename import FILENAME_MAX_CHARS
+from runtimes.store.regular_file import read_regular_file
+from runtimes.store.sha256_sidecar import sha256_of
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_MAX_BYTES = 1024 * 1024

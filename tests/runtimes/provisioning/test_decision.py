@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, HostTuple
-from runtimes.provision_decision import Compile, EngineRequest, Reuse, decide
+from runtimes.provisioning.decision import Compile, EngineRequest, Reuse, decide
 
 LABEL = "onnx_trt_ep[cpu]"
 HOST = HostTuple(

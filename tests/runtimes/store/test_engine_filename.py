@@ -7,8 +7,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from messages import ConfigError
-from runtimes.engine_filename import FILENAME_MAX_CHARS, EngineFilenameSchema, check_model_name
 from runtimes.inference_runtime import HostTuple, Precision
+from runtimes.store.engine_filename import FILENAME_MAX_CHARS, EngineFilenameSchema, check_model_name
 
 MODELS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}", fullmatch=True).filter(lambda name: ".." not in name)
 VERSIONS = st.from_regex(r"[0-9]{1,3}([.+-][0-9a-z]{1,5}){0,3}", fullmatch=True)

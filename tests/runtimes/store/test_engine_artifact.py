@@ -15,7 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from messages import ConfigError, EngineDeserializeError, EngineStoreError, TensorSpec
-from runtimes.engine_artifact import (
+from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, HostTuple
+from runtimes.source_model import SourceModel, read_source
+from runtimes.store.engine_artifact import (
     BuiltEngine,
     engine_files,
     metadata_path,
@@ -23,9 +25,7 @@ from runtimes.engine_artifact import (
     read_entry,
     write_engine,
 )
-from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, HostTuple
-from runtimes.sha256_sidecar import Sha256Sidecar, sha256_of
-from runtimes.source_model import SourceModel, read_source
+from runtimes.store.sha256_sidecar import Sha256Sidecar, sha256_of
 
 LABEL = "onnx_trt_ep[cpu]"
 HOST = HostTuple(

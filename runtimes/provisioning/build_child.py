@@ -17,7 +17,8 @@ import msgspec
 
 from messages.clock import NS_PER_S
 from messages.errors import EngineBuildError
-from runtimes.build_request import (
+from runtimes.config import C7InferenceConfig
+from runtimes.provisioning.build_request import (
     ANSWER_MAX_BYTES,
     Answer,
     BuildEngine,
@@ -29,7 +30,6 @@ from runtimes.build_request import (
     decode_answer,
     encode,
 )
-from runtimes.config import C7InferenceConfig
 
 BUILD_TIMEOUT_S = 4 * 3600.0
 """INT8 builds with calibration take tens of minutes on a Jetson."""
@@ -41,7 +41,7 @@ _TAIL_BYTES = 16 * 1024
 _TAIL_CHARS = 500
 _READ_BYTES = 64 * 1024
 
-COMMAND: tuple[str, ...] = (sys.executable, "-m", "runtimes.build_one")
+COMMAND: tuple[str, ...] = (sys.executable, "-m", "runtimes.provisioning.build_one")
 
 
 def probe_runtime(
