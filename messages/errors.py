@@ -29,6 +29,14 @@ class EngineDeserializeError(C7Error):
     """An engine file is missing, altered, built for another host, or refused by its library."""
 
 
+class SelfTestError(EngineDeserializeError):
+    """A loaded engine does not give its known answers."""
+
+
+class ManifestSignatureError(C7Error):
+    """A manifest is not signed with the configured key, or an older one than was accepted before."""
+
+
 class EngineStoreError(C7Error):
     """The engine store cannot be read or written; what was committed before is untouched."""
 

@@ -19,6 +19,8 @@ class C7InferenceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     `provider` belongs to `onnx_trt_ep`, which has no default for it. `device` is `cpu` unless it is asked for
     `cuda`; for `onnx_trt_ep` the provider says it already. `engine_dir` is where `compile_engine` writes, by default
     a folder `engines` beside the source model. `threads` bounds the CPU threads of one engine's run.
+    `storage_room_bytes` bounds what one `compile_engine` may write, and `timing_cache_dir` keeps timings of a build for
+    the next one; the provisioner sets both.
     """
 
     runtime: RuntimeName = "pytorch_fp16"
@@ -27,3 +29,5 @@ class C7InferenceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     provider: Provider | None = None
     engine_dir: Path | None = None
     threads: Annotated[int, msgspec.Meta(ge=1)] = 1
+    storage_room_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    timing_cache_dir: Path | None = None

@@ -41,7 +41,8 @@ from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, EngineHand
 from runtimes.no_thermal_feed import NoThermalFeed
 from runtimes.resident_engines import ResidentEngines
 from runtimes.source_model import read_source
-from runtimes.store.engine_artifact import BuiltEngine, read_engine, write_engine
+from runtimes.store.engine_artifact import read_engine
+from runtimes.store.engine_writer import BuiltEngine, write_engine
 from runtimes.store.sha256_sidecar import sha256_of
 from runtimes.tensor_check import check_inputs, check_profile
 

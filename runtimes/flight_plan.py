@@ -20,13 +20,22 @@ FlightName = Annotated[str, msgspec.Meta(pattern=FLIGHT_NAME_PATTERN)]
 
 
 class FlightSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[flight]`. Folders are relative to the plan's own folder."""
+    """`[flight]`. Folders and files are relative to the plan's own folder.
+
+    `public_key` is a PEM file with the Ed25519 key that the manifest must be signed with; without it signatures are
+    not asked for. `storage_budget_mb` bounds all files of the store together, `memory_reserve_mb` is what must remain
+    of the machine's memory once every engine is loaded, both in MiB.
+    """
 
     name: FlightName
     store: Path = Path("engines")
     state: Path = Path("state")
     recordings: Path = Path("recordings")
     load_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 120.0
+    public_key: Path | None = None
+    storage_budget_mb: Annotated[int, msgspec.Meta(ge=1)] = 1500
+    memory_reserve_mb: Annotated[int, msgspec.Meta(ge=0)] = 256
+    allow_other_power_mode: bool = False
 
 
 class ThermalSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -50,6 +59,11 @@ class ModelSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     `deadline_ms` and `calls_per_frame` are what a preflight holds measured runs against; in flight each request brings
     its own deadline. `consumers` says who uses the model: for the reader, and held against `[consumers]`.
+
+    `samples` is an .npz file, or a folder of them, with inputs as they come in flight: accuracy, known answers and
+    timings are taken on them, and on made-up inputs without. An engine whose `AccuracyRecord.worst` is over
+    `accuracy_tolerance` is refused; without a tolerance its accuracy is recorded and not judged. `self_test_tolerance`
+    bounds the relative error of the known answers when the engine is loaded again.
     """
 
     source: Path
@@ -60,6 +74,9 @@ class ModelSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     consumers: tuple[Name, ...] = ()
     workspace_mb: Annotated[int, msgspec.Meta(ge=1)] = 1024
     calibration_dataset: Path | None = None
+    samples: Path | None = None
+    accuracy_tolerance: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    self_test_tolerance: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1e-3
     profiles: dict[Name, ProfileSection] = {}
 
     def build_config(self) -> BuildConfig:

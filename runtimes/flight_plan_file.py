@@ -96,6 +96,7 @@ class _Plan:
             store=self._folder / flight.store,
             state=self._folder / flight.state,
             recordings=self._folder / flight.recordings,
+            public_key=self._resolve(flight.public_key),
         )
 
     def _runtime(self, document: Mapping[str, object]) -> C7InferenceConfig:
@@ -104,8 +105,9 @@ class _Plan:
             check_runtime_config(config)
         except ConfigError as error:
             raise self._refusal("runtime", str(error)) from error
-        if config.engine_dir is not None:
-            raise self._refusal("runtime", "engine_dir: expected none; a flight's engines lie in [flight] store")
+        for key in ("engine_dir", "storage_room_bytes", "timing_cache_dir"):
+            if getattr(config, key) is not None:
+                raise self._refusal("runtime", f"{key}: expected none; a flight's engines lie in [flight] store")
         return config
 
     def _thermal(self, document: Mapping[str, object]) -> ThermalSection:
@@ -139,6 +141,7 @@ class _Plan:
             model,
             source=self._folder / model.source,
             calibration_dataset=self._resolve(model.calibration_dataset),
+            samples=self._resolve(model.samples),
         )
 
     def _check_profile(self, place: str, profile: ProfileSection) -> None:

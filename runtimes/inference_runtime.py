@@ -11,6 +11,7 @@ import msgspec
 from messages import Tensor, ThermalState
 from messages.lifecycle import Sha256
 from messages.tensor import RANK_MAX, Name, TensorSpecs
+from runtimes.measurements import AccuracyRecord, MemoryUse, PowerMode
 
 Precision = Literal["fp16", "int8", "mixed", "fp32"]
 """`fp32` is legal exactly where the device is `cpu`; it is this project's addition to the specification."""
@@ -59,6 +60,10 @@ class EngineCacheEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     `path` is absolute in memory; on disk the entry is written without it, beside the engine file.
     `runtime_label` is the label of the runtime that built it, and the only one that may load it.
     `inputs` and `outputs` use -1 for dynamic dimensions.
+
+    The hashes of the dataset, the calibration cache and the timing cache are None where the build used none.
+    `self_test_sha256` is the hash of the known answers beside the engine. `power`, `memory` and `accuracy` are what
+    provisioning measured, and None where an engine was compiled without being provisioned.
     """
 
     model: Name
@@ -74,6 +79,13 @@ class EngineCacheEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     outputs: TensorSpecs
     build_tool: str
     build_ns: int
+    dataset_sha256: Sha256 | None = None
+    calibration_sha256: Sha256 | None = None
+    timing_cache_sha256: Sha256 | None = None
+    self_test_sha256: Sha256 | None = None
+    power: PowerMode | None = None
+    memory: MemoryUse | None = None
+    accuracy: AccuracyRecord | None = None
 
 
 class EngineHandle(Protocol):

@@ -40,7 +40,8 @@ from runtimes.onnx_session import (
 )
 from runtimes.resident_engines import ResidentEngines
 from runtimes.source_model import read_source
-from runtimes.store.engine_artifact import BuiltEngine, read_engine, write_engine
+from runtimes.store.engine_artifact import read_engine
+from runtimes.store.engine_writer import BuiltEngine, write_engine
 from runtimes.tensor_check import check_inputs, check_profile
 
 PRECISIONS: dict[Provider, tuple[Precision, ...]] = {

@@ -34,7 +34,12 @@ class ProbeRuntime(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=
 
 
 class BuildEngine(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True, kw_only=True):
-    """Compile `source` for `model` and put the engine into `directory`. Paths are absolute; `scratch` is empty."""
+    """Compile `source` for `model`, load it, find out what it takes and gives, and put it into `directory`.
+
+    Paths are absolute; `scratch` is empty. `samples` and `accuracy_tolerance` are the plan's. `room_bytes` is what the
+    storage budget has left. `calibration_cache` is the one of a former build, to be used where it can be trusted.
+    `timing_cache` is a folder of this build's own with what former builds timed; what it leaves there is kept.
+    """
 
     config: C7InferenceConfig
     model: Name
@@ -43,6 +48,11 @@ class BuildEngine(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=T
     build_config: BuildConfig
     directory: Path
     scratch: Path
+    samples: Path | None = None
+    accuracy_tolerance: float | None = None
+    room_bytes: int | None = None
+    calibration_cache: Path | None = None
+    timing_cache: Path | None = None
 
 
 class RuntimeProbed(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):

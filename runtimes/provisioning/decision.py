@@ -10,15 +10,24 @@ from messages.lifecycle import Sha256
 from messages.tensor import Name
 from runtimes.host import host_differences
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, HostTuple
+from runtimes.measurements import PowerMode
 
 
 class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What the flight plan asks for one model. `source` is absolute."""
+    """What the flight plan asks for one model. `source` is absolute.
+
+    The hashes of the calibration dataset and the samples are None where the plan names none. `power` is the board's
+    present mode, None where there is none or where the plan allows another one.
+    """
 
     model: Name
     source: Path
     source_sha256: Sha256
     build_config: BuildConfig
+    dataset_sha256: Sha256 | None = None
+    samples_sha256: Sha256 | None = None
+    accuracy_tolerance: float | None = None
+    power: PowerMode | None = None
 
 
 class Reuse(msgspec.Struct, frozen=True):

@@ -1,94 +1,76 @@
-"""One compiled engine on disk: the engine file, its metadata and the sidecar over both.
+"""One compiled engine on disk, read: the engine file, its metadata, what belongs to it, and the sidecar over all.
 
-`x.engine` and `x.engine.json` are valid only together with `x.engine.sha256`, which is renamed into place last.
+x.engine                 what the runtime loads
+x.engine.json            the metadata: an EngineCacheEntry without its path
+x.engine.selftest.npz    known answers, where the engine was provisioned
+x.engine.calibration     the INT8 calibration cache, where the build used one
+x.engine.sha256          the sidecar over all of these; it is renamed into place last and makes them valid
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 
-from messages.errors import ConfigError, EngineDeserializeError, EngineStoreError
+from messages.errors import ConfigError, EngineDeserializeError
 from messages.lifecycle import Sha256
-from messages.tensor import TensorSpec
 from runtimes.host import host_differences
-from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, HostTuple
+from runtimes.inference_runtime import EngineCacheEntry, HostTuple
 from runtimes.path_text import decode_path, encode_path
-from runtimes.source_model import SourceModel
 from runtimes.store.engine_filename import EngineFilenameSchema
 from runtimes.store.regular_file import read_regular_file
-from runtimes.store.sha256_sidecar import SIDECAR_MAX_BYTES, Sha256Sidecar, sha256_of, write_files_atomically
+from runtimes.store.sha256_sidecar import SIDECAR_MAX_BYTES, Sha256Sidecar, sha256_of
 
-METADATA_FORMAT = 1
+METADATA_FORMAT = 2
 METADATA_MAX_BYTES = 256 * 1024
 ENGINE_MAX_BYTES = 8 * 1024**3
+SELF_TEST_MAX_BYTES = 256 * 1024**2
+CALIBRATION_MAX_BYTES = 64 * 1024**2
 
 REMEDY = "compile it on this machine: c7 provision FLIGHT.toml"
-
-
-class BuiltEngine(msgspec.Struct, frozen=True, eq=False):
-    """What a runtime's compiler hands over: the bytes that `read_engine` gives back, and what they take and give."""
-
-    data: bytes
-    inputs: dict[str, TensorSpec]
-    outputs: dict[str, TensorSpec]
-    build_tool: str
 
 
 def metadata_path(engine_path: Path) -> Path:
     return engine_path.with_name(engine_path.name + ".json")
 
 
+def self_test_path(engine_path: Path) -> Path:
+    return engine_path.with_name(engine_path.name + ".selftest.npz")
+
+
+def calibration_path(engine_path: Path) -> Path:
+    return engine_path.with_name(engine_path.name + ".calibration")
+
+
 def engine_files(engine_path: Path) -> tuple[Path, Path, Path]:
-    """Engine, metadata and sidecar."""
+    """What every engine has: engine, metadata and sidecar."""
     return engine_path, metadata_path(engine_path), Sha256Sidecar.path_for(engine_path)
 
 
-def write_engine(
-    directory: Path,
-    model: str,
-    source: SourceModel,
-    built: BuiltEngine,
-    build_config: BuildConfig,
-    runtime_label: str,
-    host: HostTuple,
-    build_ns: int,
-) -> EngineCacheEntry:
-    """Write the three files, or none. An engine of the same name is replaced only once all three are on disk.
+def optional_files(engine_path: Path) -> tuple[Path, Path]:
+    """What an engine may have: known answers and calibration cache."""
+    return self_test_path(engine_path), calibration_path(engine_path)
 
-    Raises ConfigError for a model that cannot be named in a file name, EngineStoreError where it cannot be written.
-    """
-    name = EngineFilenameSchema.for_host(model, host, build_config.precision).format()
-    entry = EngineCacheEntry(
-        model=model,
-        path=directory.absolute() / name,
-        engine_sha256=sha256_of(built.data),
-        engine_size_bytes=len(built.data),
-        source_name=source.path.resolve().name,  # a link says less than the file that it led to
-        source_sha256=source.sha256,
-        runtime_label=runtime_label,
-        build_config=build_config,
-        host=host,
-        inputs=built.inputs,
-        outputs=built.outputs,
-        build_tool=built.build_tool,
-        build_ns=build_ns,
+
+def artifact_files(entry: EngineCacheEntry) -> tuple[Path, ...]:
+    """All files of this engine, the sidecar last."""
+    engine, metadata, sidecar = engine_files(entry.path)
+    return engine, metadata, *attached_digests(entry), sidecar
+
+
+def attached_digests(entry: EngineCacheEntry) -> dict[Path, Sha256]:
+    """The files beside engine and metadata that this entry says it has, with their hashes."""
+    hashes = (entry.self_test_sha256, entry.calibration_sha256)
+    return {path: sha256 for path, sha256 in zip(optional_files(entry.path), hashes, strict=True) if sha256 is not None}
+
+
+def sidecar_of(entry: EngineCacheEntry, metadata: bytes) -> Sha256Sidecar:
+    """The one sidecar that fits this entry and its encoded metadata."""
+    attached = {path.name: sha256 for path, sha256 in attached_digests(entry).items()}
+    return Sha256Sidecar(
+        {entry.path.name: entry.engine_sha256, metadata_path(entry.path).name: sha256_of(metadata), **attached}
     )
-    metadata = _encode_metadata(entry)
-    sidecar = Sha256Sidecar({name: entry.engine_sha256, metadata_path(entry.path).name: sha256_of(metadata)})
-    contents = {
-        name: built.data,
-        metadata_path(entry.path).name: metadata,
-        Sha256Sidecar.path_for(entry.path).name: sidecar.format(),
-    }
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        write_files_atomically(directory, contents)
-    except OSError as error:
-        raise EngineStoreError(_why_not_written(entry, sum(map(len, contents.values())), error)) from error
-    return entry
 
 
 def read_entry(engine_path: Path) -> EngineCacheEntry:
@@ -104,17 +86,14 @@ def read_entry(engine_path: Path) -> EngineCacheEntry:
 def decode_entry(engine_path: Path, metadata: bytes, sidecar: bytes) -> EngineCacheEntry:
     """What an engine is, from the contents of its metadata and sidecar files. Raises as `read_entry` does."""
     digests = _decode_sidecar(engine_path, sidecar)
-    found = sha256_of(metadata)
-    if found != digests[metadata_path(engine_path).name]:
-        raise EngineDeserializeError(
-            f"{metadata_path(engine_path)}: content altered: expected sha256"
-            f" {digests[metadata_path(engine_path).name]}, found {found}; {REMEDY}"
-        )
+    _compare(metadata_path(engine_path), metadata, digests[metadata_path(engine_path).name])
     entry = _decode_metadata(engine_path, metadata)
-    if digests[engine_path.name] != entry.engine_sha256:
+    expected = sidecar_of(entry, metadata).digests
+    if digests != expected:
+        differing = sorted(name for name in digests.keys() | expected.keys() if digests.get(name) != expected.get(name))
         raise EngineDeserializeError(
-            f"{engine_path}: metadata and sidecar disagree: expected sha256 {entry.engine_sha256}, found"
-            f" {digests[engine_path.name]}; {REMEDY}"
+            f"{Sha256Sidecar.path_for(engine_path)}: metadata and sidecar disagree on {', '.join(differing)}: expected"
+            f" {_listed(expected, differing)}, found {_listed(digests, differing)}; {REMEDY}"
         )
     return entry
 
@@ -147,18 +126,49 @@ def read_verified(entry: EngineCacheEntry) -> bytes:
             f"{metadata_path(entry.path)}: not the engine that was asked for; different: {', '.join(fields)}; {REMEDY}"
         )
     data = _read(entry.path, max_bytes=ENGINE_MAX_BYTES, exact_bytes=entry.engine_size_bytes)
-    found = sha256_of(data)
-    if found != entry.engine_sha256:
-        raise EngineDeserializeError(
-            f"{entry.path}: content altered: expected sha256 {entry.engine_sha256}, found {found}; {REMEDY}"
-        )
+    _compare(entry.path, data, entry.engine_sha256)
     return data
 
 
-def _encode_metadata(entry: EngineCacheEntry) -> bytes:
+def verify_artifact(entry: EngineCacheEntry) -> None:
+    """Hash every file of an engine, whichever host it is for. Raises EngineDeserializeError naming the file."""
+    read_verified(entry)
+    read_self_test(entry)
+    read_calibration(entry)
+
+
+def read_self_test(entry: EngineCacheEntry) -> bytes | None:
+    """The known answers of an engine, unaltered; None where it has none. Raises EngineDeserializeError."""
+    return _read_attached(self_test_path(entry.path), entry.self_test_sha256, SELF_TEST_MAX_BYTES)
+
+
+def read_calibration(entry: EngineCacheEntry) -> bytes | None:
+    """The calibration cache of an engine, unaltered; None where it has none. Raises EngineDeserializeError."""
+    return _read_attached(calibration_path(entry.path), entry.calibration_sha256, CALIBRATION_MAX_BYTES)
+
+
+def encode_metadata(entry: EngineCacheEntry) -> bytes:
     fields = msgspec.to_builtins(entry, enc_hook=encode_path)
     del fields["path"]
     return msgspec.json.format(msgspec.json.encode({"format": METADATA_FORMAT, **fields}), indent=2) + b"\n"
+
+
+def _read_attached(path: Path, sha256: Sha256 | None, max_bytes: int) -> bytes | None:
+    if sha256 is None:
+        return None
+    data = _read(path, max_bytes=max_bytes)
+    _compare(path, data, sha256)
+    return data
+
+
+def _compare(path: Path, data: bytes, expected: Sha256) -> None:
+    found = sha256_of(data)
+    if found != expected:
+        raise EngineDeserializeError(f"{path}: content altered: expected sha256 {expected}, found {found}; {REMEDY}")
+
+
+def _listed(digests: dict[str, Sha256], names: list[str]) -> str:
+    return ", ".join(digests.get(name, "none") for name in names)
 
 
 def _decode_metadata(engine_path: Path, data: bytes) -> EngineCacheEntry:
@@ -190,7 +200,7 @@ def _decode_sidecar(engine_path: Path, data: bytes) -> dict[str, Sha256]:
     except ValueError as error:
         raise EngineDeserializeError(f"{where}: not a SHA-256 sidecar: {error}; {REMEDY}") from error
     expected = [engine_path.name, metadata_path(engine_path).name]
-    if list(digests) != expected:
+    if list(digests)[:2] != expected:
         raise EngineDeserializeError(
             f"{where}: expected the hashes of {' and '.join(expected)}, found {', '.join(digests)}; {REMEDY}"
         )
@@ -202,16 +212,3 @@ def _read(path: Path, *, max_bytes: int, exact_bytes: int | None = None) -> byte
         return read_regular_file(path, max_bytes=max_bytes, exact_bytes=exact_bytes)
     except OSError as error:
         raise EngineDeserializeError(f"{path}: cannot be read: {error.strerror}; {REMEDY}") from error
-
-
-def _why_not_written(entry: EngineCacheEntry, size_bytes: int, error: OSError) -> str:
-    directory = entry.path.parent
-    try:
-        status = os.statvfs(directory)
-        room = f"{status.f_bavail * status.f_frsize} bytes are free there"
-    except OSError:
-        room = "the folder does not exist"
-    return (
-        f"{directory}: the engine of {entry.model} cannot be written ({error.strerror}): {size_bytes} bytes are needed,"
-        f" {room}; nothing was left behind; make room or name another store in [flight] store"
-    )

@@ -20,7 +20,13 @@ import msgspec
 from messages.errors import EngineDeserializeError, EngineStoreError
 from messages.lifecycle import Sha256
 from runtimes.inference_runtime import EngineCacheEntry
-from runtimes.store.engine_artifact import METADATA_MAX_BYTES, decode_entry, engine_files
+from runtimes.store.engine_artifact import (
+    METADATA_MAX_BYTES,
+    attached_digests,
+    decode_entry,
+    engine_files,
+    optional_files,
+)
 from runtimes.store.manifest import MANIFEST_MAX_BYTES, MANIFEST_NAME, Manifest, decode_manifest
 from runtimes.store.regular_file import read_regular_file
 from runtimes.store.sha256_sidecar import sha256_of
@@ -141,6 +147,14 @@ def store_errors(root: Path, what: str) -> Iterator[None]:
 def _read_listed_entry(folder: Path, manifest: Manifest, model: str) -> EngineCacheEntry:
     engine, metadata, sidecar = engine_files(folder / manifest.engines[model])
     entry = decode_entry(engine, _read_listed(metadata, manifest), _read_listed(sidecar, manifest))
+    attached = {path.name: sha256 for path, sha256 in attached_digests(entry).items()}
+    of_engine = {path.name for path in optional_files(engine)}
+    found_attached = {name: file.sha256 for name, file in manifest.listed().items() if name in of_engine}
+    if found_attached != attached:
+        raise EngineDeserializeError(
+            f"{engine}: the manifest lists other files of it: expected {', '.join(attached) or 'none'}, found"
+            f" {', '.join(found_attached) or 'none'}, or other content; {REMEDY}"
+        )
     listed = manifest.listed()[engine.name]
     if (entry.model, entry.engine_sha256, entry.engine_size_bytes) != (model, listed.sha256, listed.size_bytes):
         raise EngineDeserializeError(

@@ -11,7 +11,7 @@ from messages.errors import EngineStoreError
 from messages.lifecycle import Sha256
 from messages.tensor import Name
 from runtimes.inference_runtime import EngineCacheEntry
-from runtimes.store.engine_artifact import engine_files
+from runtimes.store.engine_artifact import SELF_TEST_MAX_BYTES, artifact_files, engine_files, optional_files
 from runtimes.store.engine_filename import FILENAME_MAX_CHARS
 from runtimes.store.regular_file import read_regular_file
 from runtimes.store.sha256_sidecar import sha256_of
@@ -49,10 +49,10 @@ def describe_files(number: int, entries: dict[str, EngineCacheEntry]) -> Manifes
     """The manifest of verified engines that lie in one folder. Raises EngineStoreError or OSError."""
     files: list[ManifestFile] = []
     for entry in entries.values():
-        engine, *described = engine_files(entry.path)
+        engine, *described = artifact_files(entry)
         files.append(ManifestFile(engine.name, entry.engine_size_bytes, entry.engine_sha256))
         for path in described:
-            data = read_regular_file(path, max_bytes=MANIFEST_MAX_BYTES)
+            data = read_regular_file(path, max_bytes=SELF_TEST_MAX_BYTES)
             files.append(ManifestFile(path.name, len(data), sha256_of(data)))
     engines = {model: entry.path.name for model, entry in entries.items()}
     return Manifest(number=number, engines=engines, files=tuple(files))
@@ -65,10 +65,13 @@ def decode_manifest(path: Path, data: bytes) -> Manifest:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EngineStoreError(f"{path}: not a manifest: {str(error)[:300]}") from error
     listed = manifest.listed()
-    needed = {file.name for name in manifest.engines.values() for file in engine_files(Path(name))}
-    if len(listed) != len(manifest.files) or listed.keys() != needed:
-        unexpected = sorted(listed.keys() ^ needed) or ["a file listed twice"]
+    engines = [Path(name) for name in manifest.engines.values()]
+    needed = {file.name for engine in engines for file in engine_files(engine)}
+    allowed = needed | {file.name for engine in engines for file in optional_files(engine)}
+    if len(listed) != len(manifest.files) or not needed <= listed.keys() <= allowed:
+        wrong = sorted((needed - listed.keys()) | (listed.keys() - allowed)) or ["a file listed twice"]
         raise EngineStoreError(
-            f"{path}: expected each engine's file, metadata and sidecar once; not so for: {', '.join(unexpected)[:300]}"
+            f"{path}: expected each engine's file, metadata and sidecar once, and no file of another engine; not so"
+            f" for: {', '.join(wrong)[:300]}"
         )
     return manifest

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from messages.errors import EngineStoreError
 from runtimes.inference_runtime import EngineCacheEntry
-from runtimes.store.engine_artifact import engine_files, read_entry, read_verified
+from runtimes.store.engine_artifact import artifact_files, read_entry, verify_artifact
 from runtimes.store.engine_store import (
     CURRENT_NAME,
     LOCK_TIMEOUT_S,
@@ -48,7 +48,7 @@ class StagedGeneration:
     def link(self, entry: EngineCacheEntry) -> EngineCacheEntry:
         """Take an unchanged engine of another generation over without copying it. Raises EngineStoreError."""
         with store_errors(self._store.root, "written"):
-            for path in engine_files(entry.path):
+            for path in artifact_files(entry):
                 os.link(path, self.directory / path.name, follow_symlinks=False)
         return read_entry(self.directory / entry.path.name)
 
@@ -64,7 +64,7 @@ class StagedGeneration:
         with store_errors(self._store.root, "written"):
             manifest = describe_files(number, entries).encode()
             for entry in entries.values():
-                for path in engine_files(entry.path):
+                for path in artifact_files(entry):
                     _fsync_file(path)
             write_atomically(self.directory / MANIFEST_NAME, manifest)
             self.directory.rename(final)
@@ -91,14 +91,14 @@ class StagedGeneration:
         entries: dict[str, EngineCacheEntry] = {}
         for path in sorted(self.directory.glob("*.engine")):
             entry = read_entry(path)
-            read_verified(entry)
+            verify_artifact(entry)
             if entry.model in entries:
                 raise EngineStoreError(
                     f"{self.directory}: expected one engine of {entry.model}, found"
                     f" {entries[entry.model].path.name} and {path.name}"
                 )
             entries[entry.model] = entry
-        expected = {file.name for entry in entries.values() for file in engine_files(entry.path)}
+        expected = {file.name for entry in entries.values() for file in artifact_files(entry)}
         unexpected = sorted({path.name for path in self.directory.iterdir()} - expected)
         if unexpected or not entries:
             raise EngineStoreError(f"{self.directory}: expected whole engines alone, found {unexpected or 'none'}")

@@ -18,13 +18,12 @@ from messages import ConfigError, EngineDeserializeError, EngineStoreError, Tens
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, HostTuple
 from runtimes.source_model import SourceModel, read_source
 from runtimes.store.engine_artifact import (
-    BuiltEngine,
     engine_files,
     metadata_path,
     read_engine,
     read_entry,
-    write_engine,
 )
+from runtimes.store.engine_writer import BuiltEngine, write_engine
 from runtimes.store.sha256_sidecar import Sha256Sidecar, sha256_of
 
 LABEL = "onnx_trt_ep[cpu]"
@@ -190,7 +189,7 @@ def edit(entry: EngineCacheEntry, change: Callable[[dict[str, object]], object])
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda fields: fields.update(format=2), "expected metadata format 1, found 2"),
+        (lambda fields: fields.update(format=1), "expected metadata format 2, found 1"),
         (lambda fields: fields.update(colour="red"), "unknown field `colour`"),
         (lambda fields: fields.update(path="/etc/passwd"), "unknown field `path`"),
         (lambda fields: fields.pop("host"), "missing required field `host`"),

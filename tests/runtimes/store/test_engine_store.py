@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from messages import EngineBuildError, EngineDeserializeError, EngineStoreError, TensorSpec
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, HostTuple
 from runtimes.source_model import SourceModel
-from runtimes.store.engine_artifact import BuiltEngine, engine_files, metadata_path, read_engine, write_engine
+from runtimes.store.engine_artifact import engine_files, metadata_path, read_engine
 from runtimes.store.engine_store import EngineStore, Generation
+from runtimes.store.engine_writer import BuiltEngine, write_engine
 from runtimes.store.sha256_sidecar import sha256_of
 from runtimes.store.staged_generation import stage_generation
 
