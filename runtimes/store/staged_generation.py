@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,10 +22,9 @@ from runtimes.store.engine_store import (
 )
 from runtimes.store.manifest import MANIFEST_NAME, describe_files
 from runtimes.store.sha256_sidecar import fsync_directory, sha256_of, write_atomically
+from runtimes.store.store_lock import store_lock
 
-LOCK_NAME = ".lock"
-_LOCK_POLL_S = 0.1
-_LEFTOVERS = (".staging-*", f".{CURRENT_NAME}.*.part")
+_LEFTOVERS = (".staging-*", ".pruned-*", f".{CURRENT_NAME}.*.part")
 
 
 class StagedGeneration:
@@ -116,9 +113,7 @@ def stage_generation(
     """
     with store_errors(store.root, "written"):
         store.root.mkdir(parents=True, exist_ok=True)
-        lock = os.open(store.root / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-    try:
-        _lock(store, lock, timeout_s, waiting)
+    with store_lock(store, timeout_s=timeout_s, waiting=waiting):
         with store_errors(store.root, "written"):
             _remove_leftovers(store.root)
             folder = Path(tempfile.mkdtemp(prefix=".staging-", dir=store.root))
@@ -127,8 +122,6 @@ def stage_generation(
         finally:
             with store_errors(store.root, "written"):
                 shutil.rmtree(folder)
-    finally:
-        os.close(lock)
 
 
 def _former(store: EngineStore) -> tuple[Generation | None, str]:
@@ -136,27 +129,6 @@ def _former(store: EngineStore) -> tuple[Generation | None, str]:
         return store.current(), ""
     except EngineStoreError as error:
         return None, str(error)
-
-
-def _lock(store: EngineStore, lock: int, timeout_s: float, waiting: Callable[[], None] | None) -> None:
-    give_up_at = time.monotonic() + timeout_s
-    while not _try_lock(lock):
-        if time.monotonic() >= give_up_at:
-            raise EngineStoreError(
-                f"{store.root}: another provisioner has held the store for {timeout_s:.0f} s; wait for it to end, or"
-                " end it"
-            )
-        if waiting is not None:
-            waiting()
-        time.sleep(_LOCK_POLL_S)
-
-
-def _try_lock(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _remove_leftovers(root: Path) -> None:
