@@ -19,6 +19,7 @@ from actors.cli import declare, demo, doctor, fly, preflight
 from actors.flight.process import RestartNeededError
 from messages import C7Error, ConfigError
 from runtimes.cli import provision
+from runtimes.cli_engines import engines
 from runtimes.cli_infer import infer
 from telemetry import configure_logging
 
@@ -36,7 +37,7 @@ def c7() -> None:
     """The on-board inference runtime: provision engines, rehearse a takeoff, fly, and see what happened."""
 
 
-for command in (doctor, provision, preflight, fly, declare, infer, demo):
+for command in (doctor, provision, engines, preflight, fly, declare, infer, demo):
     c7.add_command(command)
 
 
