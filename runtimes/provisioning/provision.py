@@ -13,8 +13,9 @@ from runtimes.config import C7InferenceConfig
 from runtimes.flight_plan import FlightPlan
 from runtimes.inference_factory import SOURCE_SUFFIX
 from runtimes.inference_runtime import EngineCacheEntry, HostTuple
-from runtimes.provisioning.build_child import BUILD_TIMEOUT_S, build_engine, probe_runtime
+from runtimes.provisioning.build_child import BUILD_TIMEOUT_S
 from runtimes.provisioning.build_request import BuildEngine
+from runtimes.provisioning.builder import CHILD_BUILDER, Builder
 from runtimes.provisioning.decision import Decision, EngineRequest, Reuse, decide
 from runtimes.source_model import read_source
 from runtimes.store.engine_artifact import read_entry, read_verified
@@ -46,17 +47,18 @@ def provision(
     plan: FlightPlan,
     *,
     progress: Callable[[ProvisionProgress], None],
+    builder: Builder = CHILD_BUILDER,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     build_timeout_s: float = BUILD_TIMEOUT_S,
 ) -> Generation:
     """Make the store's current generation hold exactly the plan's models, each for this host and runtime.
 
-    Compiles one model after the other, each in a child process. Nothing is committed unless all succeed: the former
-    generation stays current otherwise. Raises EngineBuildError, CalibrationCacheError, RuntimeNotAvailableError,
-    ConfigError or EngineStoreError.
+    Compiles one model after the other; `builder` does each in a child process of its own. Nothing is committed
+    unless all succeed: the former generation stays current otherwise. Raises EngineBuildError,
+    CalibrationCacheError, RuntimeNotAvailableError, ConfigError or EngineStoreError.
     """
     requests = [_request(name, plan) for name in plan.models]
-    here = probe_runtime(plan.runtime)
+    here = builder.probe(plan.runtime)
     store = EngineStore(plan.flight.store)
     with stage_generation(
         store, timeout_s=lock_timeout_s, waiting=lambda: progress(ProvisionProgress(step="waiting"))
@@ -69,7 +71,7 @@ def provision(
             progress(ProvisionProgress(step="up_to_date", generation=staged.former.number))
             return staged.former
         for request in requests:
-            entry = _obtain(request, decisions[request.model], staged, plan.runtime, build_timeout_s, progress)
+            entry = _obtain(request, decisions[request.model], staged, plan.runtime, builder, build_timeout_s, progress)
             progress(ProvisionProgress(step="ready", model=entry.model, engine=entry.path.name))
         generation = staged.commit()
     progress(ProvisionProgress(step="committed", generation=generation.number))
@@ -110,6 +112,7 @@ def _obtain(
     decision: Decision,
     staged: StagedGeneration,
     config: C7InferenceConfig,
+    builder: Builder,
     timeout_s: float,
     progress: Callable[[ProvisionProgress], None],
 ) -> EngineCacheEntry:
@@ -132,7 +135,7 @@ def _obtain(
     scratch.mkdir()
     began_ns = time.monotonic_ns()
     try:
-        built = build_engine(
+        built = builder.build(
             BuildEngine(
                 config=config,
                 model=request.model,
