@@ -87,6 +87,11 @@ def host_differences(expected: HostTuple, found: HostTuple) -> list[str]:
     ]
 
 
+def is_jetson(root: Path = Path("/")) -> bool:
+    """Whether the machine whose file tree is `root` is a Jetson: by its release file, or by its device tree."""
+    return (root / "etc" / "nv_tegra_release").exists() or any("nvidia,tegra" in name for name in _compatible(root))
+
+
 @functools.lru_cache(maxsize=16)
 def detect_gpu(device_index: int = 0) -> Gpu | None:
     """The GPU at NVML's index, or None where there is no driver or no such GPU. Asked once per process."""
@@ -133,7 +138,7 @@ def _l4t(root: Path) -> str:
                 " Jetson runs cannot be told, so no engine can be bound to it"
             )
         return f"{match[1]}.{match[2]}"
-    if not any("nvidia,tegra" in name for name in _compatible(root)):
+    if not is_jetson(root):
         return NOT_INSTALLED
     package = _dpkg_version("nvidia-l4t-core", root)
     if package is None:
