@@ -57,7 +57,7 @@ def test_each_end_has_its_exit_code(error: BaseException, code: int) -> None:
 
 
 def test_every_command_explains_itself(capfd: pytest.CaptureFixture[str]) -> None:
-    assert set(c7.commands) == {"doctor", "provision", "preflight", "fly", "declare", "infer", "demo"}
+    assert set(c7.commands) == {"doctor", "provision", "engines", "preflight", "fly", "declare", "infer", "demo"}
     for name in c7.commands:
         assert main([name, "--help"]) == 0
         assert "Usage: c7" in capfd.readouterr().out
