@@ -27,6 +27,7 @@ from runtimes.onnx_trt_ep_runtime import OnnxTrtEpRuntime
 from runtimes.provisioning.provision import ProvisionProgress, provision
 from runtimes.pytorch_fp16_runtime import PytorchFp16Runtime
 from runtimes.sample_inputs import sample_inputs
+from runtimes.samples import Samples
 from runtimes.store.engine_artifact import read_engine, read_entry
 from runtimes.store.engine_filename import EngineFilenameSchema
 from runtimes.store.engine_store import EngineStore, Generation
@@ -52,6 +53,7 @@ __all__ = [
     "ProvisionProgress",
     "PytorchFp16Runtime",
     "RuntimeAvailability",
+    "Samples",
     "Sha256Sidecar",
     "blocks_until",
     "build_inference_runtime",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import lzma
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -18,6 +21,25 @@ from runtimes.store.sha256_sidecar import write_atomically
 NPZ_MAX_BYTES = 4 * 1024**3
 """Largest file, and largest sum of what is in it."""
 
+_DAMAGED = (
+    # What zipfile raises for a damaged, encrypted or oddly packed archive, and NumPy for a damaged array or one of
+    # objects: a flipped bit of an array's header ends in the tokeniser as well as in `ValueError`.
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    tokenize.TokenError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    LookupError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    MemoryError,
+)
+
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """The arrays by name. Raises ConfigError naming the file, and the array where one is at fault."""
@@ -25,44 +47,66 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         data = read_regular_file(path, max_bytes=NPZ_MAX_BYTES, follow_links=True)
     except OSError as error:
         raise ConfigError(f"{path}: the inputs cannot be read: {error.strerror}") from error
+    return decode_npz(path, data, max_bytes=NPZ_MAX_BYTES)
+
+
+def decode_npz(path: Path, data: bytes, *, max_bytes: int) -> dict[str, np.ndarray]:
+    """The arrays in `data`, which was read from `path` and unpacks to at most `max_bytes`.
+
+    Raises ConfigError naming the file, and the array where one is at fault.
+    """
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            sizes = [member.file_size for member in archive.infolist()]
-    except (zipfile.BadZipFile, ValueError) as error:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    except _DAMAGED as error:
         raise ConfigError(
             f"{path}: expected an .npz file as numpy.savez writes it, found another kind or one cut off ({error})"
         ) from error
-    if len(sizes) > TENSORS_MAX or sum(sizes) > NPZ_MAX_BYTES:
-        raise ConfigError(
-            f"{path}: expected at most {TENSORS_MAX} arrays of {NPZ_MAX_BYTES} bytes together, found {len(sizes)} of"
-            f" {sum(sizes)}"
-        )
-    arrays = {}
-    with np.load(io.BytesIO(data), allow_pickle=False) as loaded:
-        for name in loaded.files:
-            arrays[name] = _read_array(path, loaded, name)
+    with archive:
+        members = archive.infolist()
+        unpacked_bytes = sum(member.file_size for member in members)
+        if len(members) > TENSORS_MAX or unpacked_bytes > max_bytes:
+            raise ConfigError(
+                f"{path}: expected at most {TENSORS_MAX} arrays of {max_bytes} bytes together, found {len(members)} of"
+                f" {unpacked_bytes}"
+            )
+        arrays: dict[str, np.ndarray] = {}
+        for member in members:
+            name = member.filename.removesuffix(".npy")
+            if name in arrays:
+                raise ConfigError(f"{path}: expected each array once, found {name} twice; write the file again")
+            arrays[name] = _read_array(path, archive, member, name)
     return arrays
 
 
-def _read_array(path: Path, loaded: Mapping[str, object], name: str) -> np.ndarray:
+def _read_array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> np.ndarray:
+    magic = np.lib.format.MAGIC_PREFIX
     try:
-        array = loaded[name]
-    # What NumPy and zipfile raise for a damaged, encrypted or oddly packed member, and for an array of objects.
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, RuntimeError, MemoryError) as error:
+        with archive.open(member) as file:
+            if file.read(len(magic)) != magic:
+                raise ConfigError(f"{path}: {name} is no array; expected an .npz file as numpy.savez writes it")
+        with archive.open(member) as file:
+            array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+            rest = file.read(1)  # zipfile compares the checksum when the end is reached
+    except _DAMAGED as error:
         raise ConfigError(f"{path}: array {name} cannot be read: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise ConfigError(f"{path}: {name} is no array; expected an .npz file as numpy.savez writes it")
+    if rest:
+        raise ConfigError(f"{path}: array {name} cannot be read: expected {array.nbytes} bytes of data, found more")
     return array
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write all arrays, or leave the file as it was. Any name is legal, which `numpy.savez` does not promise.
+    """Write all arrays, or leave the file as it was. Raises OSError."""
+    write_atomically(path, encode_npz(arrays))
 
-    Raises OSError.
+
+def encode_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """An .npz file with these arrays; equal arrays give equal bytes, for zipfile dates every member 1980.
+
+    Any name is legal, which `numpy.savez` does not promise.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
-    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
