@@ -7,6 +7,7 @@ from messages.thermal import ThermalFeed
 from runtimes.build_flags import read_build_flag
 from runtimes.config import C7InferenceConfig, RuntimeName
 from runtimes.inference_runtime import InferenceRuntime
+from runtimes.store.engine_artifact import ReadEngine, read_verified
 
 _RUNTIME_TO_BUILD_FLAG: dict[RuntimeName, str] = {
     "tensorrt": "BUILD_TENSORRT_RUNTIME",
@@ -18,12 +19,14 @@ SOURCE_SUFFIX: dict[RuntimeName, str] = {"tensorrt": ".onnx", "onnx_trt_ep": ".o
 """Which source models a runtime compiles."""
 
 
-def build_inference_runtime(config: C7InferenceConfig, thermal: ThermalFeed | None = None) -> InferenceRuntime:
+def build_inference_runtime(
+    config: C7InferenceConfig, thermal: ThermalFeed | None = None, read: ReadEngine = read_verified
+) -> InferenceRuntime:
     """Build the runtime that is configured, and no other.
 
-    `thermal` is where its `thermal_state()` reads from. Raises RuntimeNotAvailableError where the runtime is built
-    out (its BUILD_* flag is OFF) or its library, device or provider is not here, ConfigError for a configuration or
-    flag that cannot be meant.
+    `thermal` is where its `thermal_state()` reads from, `read` gives it the bytes of an engine. Raises
+    RuntimeNotAvailableError where the runtime is built out (its BUILD_* flag is OFF) or its library, device or
+    provider is not here, ConfigError for a configuration or flag that cannot be meant.
     """
     check_runtime_config(config)
     flag = _RUNTIME_TO_BUILD_FLAG[config.runtime]
@@ -35,11 +38,11 @@ def build_inference_runtime(config: C7InferenceConfig, thermal: ThermalFeed | No
     if config.runtime == "onnx_trt_ep":
         from runtimes.onnx_trt_ep_runtime import OnnxTrtEpRuntime
 
-        return OnnxTrtEpRuntime(config, thermal)
+        return OnnxTrtEpRuntime(config, thermal, read)
     if config.runtime == "pytorch_fp16":
         from runtimes.pytorch_fp16_runtime import PytorchFp16Runtime
 
-        return PytorchFp16Runtime(config, thermal)
+        return PytorchFp16Runtime(config, thermal, read)
     raise RuntimeNotAvailableError(
         "this release does not contain the runtime tensorrt yet; configure onnx_trt_ep or pytorch_fp16"
     )

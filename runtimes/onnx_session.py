@@ -156,6 +156,7 @@ def open_session(
     placed = {} if provider == "cpu" else {"device_id": str(device_index), **(build_options or {})}
     session = ort.InferenceSession(model, options, providers=[(PROVIDER_NAMES[provider], placed)], enable_fallback=0)
     session.disable_fallback()
+    session._model_bytes = None  # noqa: SLF001 - it keeps the engine file in memory, for the fallback that is off
     found = session.get_providers()
     if not found or found[0] != PROVIDER_NAMES[provider]:
         raise _unavailable(provider, f"the session got {', '.join(found) or 'no provider'}")

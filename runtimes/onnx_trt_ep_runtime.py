@@ -40,7 +40,7 @@ from runtimes.onnx_session import (
 )
 from runtimes.resident_engines import ResidentEngines
 from runtimes.source_model import read_source
-from runtimes.store.engine_artifact import read_engine
+from runtimes.store.engine_artifact import ReadEngine, read_engine, read_verified
 from runtimes.store.engine_writer import BuiltEngine, write_engine
 from runtimes.tensor_check import check_inputs, check_profile
 
@@ -78,7 +78,9 @@ class OnnxTrtEpRuntime:
     the CPU threads of a run, which do not spin between runs.
     """
 
-    def __init__(self, config: C7InferenceConfig, thermal: ThermalFeed | None = None) -> None:
+    def __init__(
+        self, config: C7InferenceConfig, thermal: ThermalFeed | None = None, read: ReadEngine = read_verified
+    ) -> None:
         if config.provider is None:
             raise ConfigError(
                 "onnx_trt_ep: expected provider, found none: choose tensorrt, cuda or cpu; none is taken by default"
@@ -98,6 +100,7 @@ class OnnxTrtEpRuntime:
         self._version = str(ort.__version__)
         self._host = detect_host(self._version, device_index=config.device_index)
         self._thermal = thermal if thermal is not None else NoThermalFeed()
+        self._read = read
         self._errors = ort_errors()
         # A build goes through a temporary folder, which may be full.
         self._build_errors: tuple[type[Exception], ...] = (*self._errors, OSError)
@@ -132,7 +135,7 @@ class OnnxTrtEpRuntime:
         )
 
     def deserialize_engine(self, entry: EngineCacheEntry) -> OnnxHandle:
-        data = read_engine(entry, runtime_label=self._label, host=self._host)
+        data = read_engine(entry, runtime_label=self._label, host=self._host, read=self._read)
         try:
             session = self._open(data)
             found = _described(session)

@@ -31,7 +31,7 @@ from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, EngineHand
 from runtimes.no_thermal_feed import NoThermalFeed
 from runtimes.resident_engines import ResidentEngines
 from runtimes.source_model import read_source
-from runtimes.store.engine_artifact import read_engine
+from runtimes.store.engine_artifact import ReadEngine, read_engine, read_verified
 from runtimes.store.engine_writer import BuiltEngine, write_engine
 from runtimes.tensor_check import check_inputs, check_profile
 
@@ -70,7 +70,9 @@ class PytorchFp16Runtime:
     count, which holds for the whole process. Raises RuntimeNotAvailableError where torch or the device is missing.
     """
 
-    def __init__(self, config: C7InferenceConfig, thermal: ThermalFeed | None = None) -> None:
+    def __init__(
+        self, config: C7InferenceConfig, thermal: ThermalFeed | None = None, read: ReadEngine = read_verified
+    ) -> None:
         self._torch = _import_torch()
         if config.device == "cuda":
             _require_cuda(self._torch, config.device_index)
@@ -78,6 +80,7 @@ class PytorchFp16Runtime:
         self._label = f"pytorch_fp16[{self._device}]"
         self._engine_dir = config.engine_dir
         self._thermal = thermal if thermal is not None else NoThermalFeed()
+        self._read = read
         self._host = detect_host(str(self._torch.__version__), device_index=config.device_index)
         self._resident: ResidentEngines[PytorchHandle] = ResidentEngines()
         self._torch.set_num_threads(config.threads)
@@ -116,7 +119,7 @@ class PytorchFp16Runtime:
         )
 
     def deserialize_engine(self, entry: EngineCacheEntry) -> PytorchHandle:
-        data = read_engine(entry, runtime_label=self._label, host=self._host)
+        data = read_engine(entry, runtime_label=self._label, host=self._host, read=self._read)
         try:
             program = open_exported(data)
             model = describe_exported(program)

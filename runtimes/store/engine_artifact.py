@@ -9,6 +9,7 @@ x.engine.sha256          the sidecar over all of these; it is renamed into place
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -27,6 +28,9 @@ METADATA_MAX_BYTES = 256 * 1024
 ENGINE_MAX_BYTES = 8 * 1024**3
 SELF_TEST_MAX_BYTES = 256 * 1024**2
 CALIBRATION_MAX_BYTES = 64 * 1024**2
+
+ReadEngine = Callable[[EngineCacheEntry], bytes]
+"""Gives an engine's bytes, whole and unaltered, or raises EngineDeserializeError: `read_verified`, or a `ReadAhead`."""
 
 REMEDY = "compile it on this machine: c7 provision FLIGHT.toml"
 
@@ -98,7 +102,22 @@ def decode_entry(engine_path: Path, metadata: bytes, sidecar: bytes) -> EngineCa
     return entry
 
 
-def read_engine(entry: EngineCacheEntry, *, runtime_label: str, host: HostTuple) -> bytes:
+def read_verified(entry: EngineCacheEntry) -> bytes:
+    """The bytes of an engine, whole and unaltered, whichever host it is for. Raises EngineDeserializeError."""
+    on_disk = read_entry(entry.path)
+    if on_disk != entry:
+        fields = [name for name in entry.__struct_fields__ if getattr(entry, name) != getattr(on_disk, name)]
+        raise EngineDeserializeError(
+            f"{metadata_path(entry.path)}: not the engine that was asked for; different: {', '.join(fields)}; {REMEDY}"
+        )
+    data = _read(entry.path, max_bytes=ENGINE_MAX_BYTES, exact_bytes=entry.engine_size_bytes)
+    _compare(entry.path, data, entry.engine_sha256)
+    return data
+
+
+def read_engine(
+    entry: EngineCacheEntry, *, runtime_label: str, host: HostTuple, read: ReadEngine = read_verified
+) -> bytes:
     """Verify an engine for this runtime on this host and return its bytes: the very buffer that was hashed.
 
     Raises EngineDeserializeError, with expected and found, for another runtime's label, another host, files that are
@@ -114,20 +133,7 @@ def read_engine(entry: EngineCacheEntry, *, runtime_label: str, host: HostTuple)
             f"{entry.path}: compiled for another host ({entry.build_config.precision}):"
             f" {'; '.join(differences)}; {REMEDY}"
         )
-    return read_verified(entry)
-
-
-def read_verified(entry: EngineCacheEntry) -> bytes:
-    """The bytes of an engine, whole and unaltered, whichever host it is for. Raises EngineDeserializeError."""
-    on_disk = read_entry(entry.path)
-    if on_disk != entry:
-        fields = [name for name in entry.__struct_fields__ if getattr(entry, name) != getattr(on_disk, name)]
-        raise EngineDeserializeError(
-            f"{metadata_path(entry.path)}: not the engine that was asked for; different: {', '.join(fields)}; {REMEDY}"
-        )
-    data = _read(entry.path, max_bytes=ENGINE_MAX_BYTES, exact_bytes=entry.engine_size_bytes)
-    _compare(entry.path, data, entry.engine_sha256)
-    return data
+    return read(entry)
 
 
 def verify_artifact(entry: EngineCacheEntry) -> None:
