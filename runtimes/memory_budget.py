@@ -1,0 +1,174 @@
+"""Whether the memory lasts for all engines, reckoned before the first one is loaded.
+
+On a Jetson the engines, their activations and the file buffers share one memory with everything else. The engines load
+one after the other; each has its file in memory until it is loaded, with it what is read ahead of the next ones, and
+keeps what it loaded and what its runs took. The highest of these sums is held against what is available.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from messages.errors import RuntimeNotAvailableError, TakeoffRefusedError
+from runtimes.config import C7InferenceConfig
+from runtimes.host import is_jetson
+from runtimes.inference_runtime import EngineCacheEntry
+from runtimes.measurements import MemoryUse
+
+MIB = 1024**2
+MEMINFO = Path("proc/meminfo")
+_MEMINFO_MAX_BYTES = 64 * 1024
+
+
+class AvailableMemory(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be had now. `device_bytes` is None where the engines use no memory but the machine's own."""
+
+    host_bytes: int
+    device_bytes: int | None = None
+
+
+class LoadStep(msgspec.Struct, frozen=True, kw_only=True):
+    """One engine at its turn. Bytes; `peak_bytes` counts the engines before it, the device's part apart from it.
+
+    `buffer_bytes` are engine files in memory: its own and what is read ahead. `estimated` where the engine brings no
+    measurement: its file's size is then counted as load and once more as run.
+    """
+
+    model: str
+    buffer_bytes: int
+    load_bytes: int
+    run_bytes: int
+    peak_bytes: int
+    device_load_bytes: int
+    device_run_bytes: int
+    device_peak_bytes: int
+    estimated: bool
+
+
+class MemoryBudget(msgspec.Struct, frozen=True, kw_only=True):
+    """All steps of a takeoff in the order of loading, and what they are held against."""
+
+    steps: tuple[LoadStep, ...]
+    available: AvailableMemory
+    reserve_bytes: int
+
+    @property
+    def shortages(self) -> tuple[str, ...]:
+        """Why the engines do not fit, in words with figures; empty where they fit."""
+        found: list[str] = []
+        host = max(self.steps, key=lambda step: step.peak_bytes, default=None)
+        if host is not None and host.peak_bytes + self.reserve_bytes > self.available.host_bytes:
+            missing = host.peak_bytes + self.reserve_bytes - self.available.host_bytes
+            found.append(
+                f"memory: while {host.model} loads the engines need {_mib(host.peak_bytes)}, and"
+                f" {_mib(self.reserve_bytes)} are kept in reserve ([flight] memory_reserve_mb); available are"
+                f" {_mib(self.available.host_bytes)}: {_mib(missing)} are missing"
+            )
+        device = max(self.steps, key=lambda step: step.device_peak_bytes, default=None)
+        free_bytes = self.available.device_bytes
+        if device is not None and free_bytes is not None and device.device_peak_bytes > free_bytes:
+            found.append(
+                f"GPU memory: with {device.model} the engines need {_mib(device.device_peak_bytes)}; free are"
+                f" {_mib(free_bytes)}: {_mib(device.device_peak_bytes - free_bytes)} are missing"
+            )
+        return tuple(found)
+
+
+def plan_memory(
+    entries: Sequence[EngineCacheEntry], available: AvailableMemory, *, reserve_mb: int, read_ahead_bytes: int
+) -> MemoryBudget:
+    """Pure. `entries` in the order of loading; `read_ahead_bytes` bounds the files that are read before their turn."""
+    steps: list[LoadStep] = []
+    resident = device_resident = 0
+    left_bytes = sum(entry.engine_size_bytes for entry in entries)
+    for entry in entries:
+        use = entry.memory or _estimate(entry.engine_size_bytes, on_device=available.device_bytes is not None)
+        buffer_bytes = max(entry.engine_size_bytes, min(read_ahead_bytes, left_bytes))
+        resident += use.load_bytes + use.run_bytes
+        device_resident += use.device_load_bytes + use.device_run_bytes
+        steps.append(
+            LoadStep(
+                model=entry.model,
+                buffer_bytes=buffer_bytes,
+                load_bytes=use.load_bytes,
+                run_bytes=use.run_bytes,
+                peak_bytes=buffer_bytes + resident,
+                device_load_bytes=use.device_load_bytes,
+                device_run_bytes=use.device_run_bytes,
+                device_peak_bytes=device_resident,
+                estimated=entry.memory is None,
+            )
+        )
+        left_bytes -= entry.engine_size_bytes
+    return MemoryBudget(steps=tuple(steps), available=available, reserve_bytes=reserve_mb * MIB)
+
+
+def refuse_if_short(budget: MemoryBudget) -> None:
+    """Raises TakeoffRefusedError with what is missing, engine by engine, and what to do."""
+    if not budget.shortages:
+        return
+    table = ", ".join(
+        f"{step.model} {'estimated ' if step.estimated else ''}{_mib(step.load_bytes + step.run_bytes)}"
+        + (f" and {_mib(device)} of the GPU" if (device := step.device_load_bytes + step.device_run_bytes) else "")
+        + f" beside a file buffer of {_mib(step.buffer_bytes)}"
+        for step in budget.steps
+    )
+    raise TakeoffRefusedError(
+        f"takeoff refused before anything was loaded: {'; '.join(budget.shortages)}. In the order of loading: {table}."
+        " End other processes, fly fewer or smaller engines, or lower the reserve"
+    )
+
+
+def read_available_memory(config: C7InferenceConfig, root: Path = Path("/")) -> AvailableMemory:
+    """What the machine has left, and its discrete GPU where the engines run on one.
+
+    Raises RuntimeNotAvailableError naming what cannot be read.
+    """
+    path = root / MEMINFO
+    try:
+        with path.open("rb") as file:
+            lines = file.read(_MEMINFO_MAX_BYTES).decode("ascii", "replace").splitlines()
+    except OSError as error:
+        raise RuntimeNotAvailableError(f"{path}: available memory cannot be read: {error.strerror}") from error
+    fields = dict(line.partition(":")[::2] for line in lines)
+    amount, _, unit = fields.get("MemAvailable", "").strip().partition(" ")
+    if not (amount.isascii() and amount.isdigit()) or unit != "kB":
+        raise RuntimeNotAvailableError(
+            f"{path}: expected a line 'MemAvailable: N kB', found {fields.get('MemAvailable')!r}"
+        )
+    uses_gpu = config.device == "cuda" or config.provider in ("tensorrt", "cuda") or config.runtime == "tensorrt"
+    return AvailableMemory(
+        host_bytes=int(amount) * 1024,
+        device_bytes=_free_gpu_bytes(config.device_index) if uses_gpu and not is_jetson(root) else None,
+    )
+
+
+def _free_gpu_bytes(device_index: int) -> int:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        try:
+            return int(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(device_index)).free)
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError as error:
+        raise RuntimeNotAvailableError(
+            f"GPU {device_index}: expected NVML to tell its free memory, found: {error}; check the driver (nvidia-smi)"
+        ) from error
+
+
+def _estimate(file_bytes: int, *, on_device: bool) -> MemoryUse:
+    """Of an engine that was compiled without being provisioned. On a discrete GPU it may be in both memories."""
+    device_bytes = file_bytes if on_device else 0
+    return MemoryUse(
+        load_bytes=file_bytes, run_bytes=file_bytes, device_load_bytes=device_bytes, device_run_bytes=device_bytes
+    )
+
+
+def _mib(amount_bytes: int) -> str:
+    """Rounded up: 0 MiB are missing only where nothing is."""
+    return f"{-(-amount_bytes // MIB)} MiB"

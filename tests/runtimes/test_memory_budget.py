@@ -1,0 +1,225 @@
+"""Memory is reckoned before the first engine is loaded, against what the machine has left at that moment."""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from messages import RuntimeNotAvailableError, TakeoffRefusedError
+from runtimes.config import C7InferenceConfig
+from runtimes.fake_runtime import FakeRuntime, returns
+from runtimes.inference_runtime import EngineCacheEntry
+from runtimes.measurements import MemoryUse
+from runtimes.memory_budget import (
+    MIB,
+    AvailableMemory,
+    MemoryBudget,
+    plan_memory,
+    read_available_memory,
+    refuse_if_short,
+)
+
+ON_CPU = C7InferenceConfig(runtime="onnx_trt_ep", provider="cpu")
+ON_GPU = C7InferenceConfig(runtime="pytorch_fp16", device="cuda", device_index=1)
+RELEASE = "# R36 (release), REVISION: 4.3, GCID: 38968081\n"
+
+
+def engine(
+    model: str, file_mb: int, load_mb: int | None = None, run_mb: int = 0, device_mb: tuple[int, int] = (0, 0)
+) -> EngineCacheEntry:
+    """`load_mb=None`: an engine that nobody measured."""
+    use = None
+    if load_mb is not None:
+        use = MemoryUse(
+            load_bytes=load_mb * MIB,
+            run_bytes=run_mb * MIB,
+            device_load_bytes=device_mb[0] * MIB,
+            device_run_bytes=device_mb[1] * MIB,
+        )
+    entry = FakeRuntime({model: [returns({})]}).entry(model)
+    return msgspec.structs.replace(entry, engine_size_bytes=file_mb * MIB, memory=use)
+
+
+def plan(
+    *entries: EngineCacheEntry, host_mb: int = 8000, gpu_mb: int | None = None, reserve_mb: int = 256, ahead_mb: int = 0
+) -> MemoryBudget:
+    available = AvailableMemory(host_bytes=host_mb * MIB, device_bytes=None if gpu_mb is None else gpu_mb * MIB)
+    return plan_memory(entries, available, reserve_mb=reserve_mb, read_ahead_bytes=ahead_mb * MIB)
+
+
+def peaks_mb(budget: MemoryBudget) -> list[int]:
+    return [step.peak_bytes // MIB for step in budget.steps]
+
+
+def test_each_engine_has_its_file_beside_it_only_until_it_is_loaded() -> None:
+    budget = plan(engine("a", 100, 150, 50), engine("b", 10, 20, 30))
+    assert peaks_mb(budget) == [100 + 150 + 50, (150 + 50) + 10 + 20 + 30]
+
+
+def test_a_large_engine_is_dearest_when_it_loads_last() -> None:
+    large, small = engine("large", 500, 600, 0), engine("small", 10, 20, 0)
+    assert max(peaks_mb(plan(large, small))) == 1100
+    assert max(peaks_mb(plan(small, large))) == 1120
+
+
+@pytest.mark.parametrize(
+    ("ahead_mb", "buffers_mb"), [(0, [30, 20, 10]), (25, [30, 25, 10]), (45, [45, 30, 10]), (512, [60, 30, 10])]
+)
+def test_files_that_are_read_ahead_count_up_to_their_limit_and_to_what_is_left(
+    ahead_mb: int, buffers_mb: list[int]
+) -> None:
+    entries = [engine("a", 30, 0), engine("b", 20, 0), engine("c", 10, 0)]
+    assert [step.buffer_bytes // MIB for step in plan(*entries, ahead_mb=ahead_mb).steps] == buffers_mb
+
+
+def test_what_fits_to_the_last_byte_flies_and_one_more_byte_does_not() -> None:
+    entries = [engine("a", 100, 150, 50), engine("b", 10, 20, 30)]
+    fits = plan(*entries, host_mb=300 + 256)
+    assert fits.shortages == ()
+    refuse_if_short(fits)
+    short = msgspec.structs.replace(fits, available=AvailableMemory(host_bytes=(300 + 256) * MIB - 1))
+    with pytest.raises(TakeoffRefusedError, match="1 MiB are missing"):
+        refuse_if_short(short)
+
+
+def test_a_refusal_names_the_figures_the_worst_moment_each_engine_and_what_to_do() -> None:
+    with pytest.raises(TakeoffRefusedError) as refusal:
+        refuse_if_short(plan(engine("vpr", 100, 150, 50), engine("matcher", 400), host_mb=1000))
+    text = str(refusal.value)
+    assert "while matcher loads the engines need 1400 MiB" in text
+    assert "256 MiB are kept in reserve ([flight] memory_reserve_mb)" in text
+    assert "available are 1000 MiB: 656 MiB are missing" in text
+    assert "vpr 200 MiB beside a file buffer of 100 MiB" in text
+    assert "matcher estimated 800 MiB beside a file buffer of 400 MiB" in text
+    assert "End other processes" in text
+
+
+def test_an_engine_that_nobody_measured_counts_twice_its_file_and_says_so() -> None:
+    [step] = plan(engine("a", 100)).steps
+    assert step.estimated
+    assert (step.load_bytes, step.run_bytes, step.device_load_bytes) == (100 * MIB, 100 * MIB, 0)
+    [step] = plan(engine("a", 100), gpu_mb=1000).steps
+    assert (step.device_load_bytes, step.device_run_bytes) == (100 * MIB, 100 * MIB)
+    [step] = plan(engine("a", 100, 7)).steps
+    assert not step.estimated
+
+
+def test_a_discrete_gpus_memory_is_held_against_its_own() -> None:
+    entries = [engine("a", 1, 1, 1, device_mb=(300, 100)), engine("b", 1, 1, 1, device_mb=(200, 100))]
+    assert plan(*entries, gpu_mb=700).shortages == ()
+    [shortage] = plan(*entries, gpu_mb=699).shortages
+    assert shortage == "GPU memory: with b the engines need 700 MiB; free are 699 MiB: 1 MiB are missing"
+    with pytest.raises(TakeoffRefusedError, match="a 2 MiB and 400 MiB of the GPU beside"):
+        refuse_if_short(plan(*entries, gpu_mb=699))
+    assert len(plan(*entries, gpu_mb=699, host_mb=1).shortages) == 2
+
+
+engines = st.builds(
+    engine,
+    st.just("m"),
+    st.integers(1, 900),
+    st.one_of(st.none(), st.integers(0, 900)),
+    st.integers(0, 900),
+)
+
+
+@given(entries=st.lists(engines, min_size=1, max_size=6), ahead_mb=st.integers(0, 1000))
+def test_no_moment_of_a_takeoff_needs_more_than_was_reckoned(entries: list[EngineCacheEntry], ahead_mb: int) -> None:
+    """Against a takeoff that is played through: files ahead fill their limit, an engine's own file is always there."""
+    budget = plan(*entries, ahead_mb=ahead_mb)
+    highest = max(step.peak_bytes for step in budget.steps)
+    resident = 0
+    for index, entry in enumerate(entries):
+        ahead = 0
+        for each in entries[index:]:  # as many whole files as fit the limit
+            if ahead + each.engine_size_bytes <= ahead_mb * MIB:
+                ahead += each.engine_size_bytes
+        use = entry.memory or MemoryUse(load_bytes=entry.engine_size_bytes, run_bytes=entry.engine_size_bytes)
+        resident += use.load_bytes
+        assert resident + max(ahead, entry.engine_size_bytes) <= highest
+        resident += use.run_bytes
+        assert resident <= highest
+
+
+@given(entries=st.lists(engines, min_size=2, max_size=6), dropped=st.integers(0, 5))
+def test_a_flight_with_fewer_engines_never_needs_more(entries: list[EngineCacheEntry], dropped: int) -> None:
+    fewer = [entry for index, entry in enumerate(entries) if index != dropped % len(entries)]
+    assert max(peaks_mb(plan(*fewer, ahead_mb=512))) <= max(peaks_mb(plan(*entries, ahead_mb=512)))
+
+
+def tree(root: Path, meminfo: str, *, jetson: bool = False) -> Path:
+    (root / "proc").mkdir()
+    (root / "proc/meminfo").write_text(meminfo)
+    if jetson:
+        (root / "etc").mkdir()
+        (root / "etc/nv_tegra_release").write_text(RELEASE)
+    return root
+
+
+MEMINFO = "MemTotal:        7802996 kB\nMemFree:          209124 kB\nMemAvailable:    4194304 kB\nBuffers:  1 kB\n"
+
+
+def test_available_is_what_the_kernel_says_can_be_had(tmp_path: Path) -> None:
+    assert read_available_memory(ON_CPU, tree(tmp_path, MEMINFO)) == AvailableMemory(host_bytes=4 * 1024**3)
+
+
+def test_this_machine_has_some_memory_left() -> None:
+    assert read_available_memory(ON_CPU).host_bytes > MIB
+
+
+def test_a_jetsons_gpu_has_no_memory_of_its_own(tmp_path: Path) -> None:
+    available = read_available_memory(ON_GPU, tree(tmp_path, MEMINFO, jetson=True))
+    assert available == AvailableMemory(host_bytes=4 * 1024**3, device_bytes=None)
+
+
+@pytest.mark.parametrize("meminfo", ["", "MemTotal: 1 kB\n", "MemAvailable: lots\n", "MemAvailable: 12\n"])
+def test_a_kernel_that_does_not_say_is_named(tmp_path: Path, meminfo: str) -> None:
+    with pytest.raises(RuntimeNotAvailableError, match="proc/meminfo: expected a line 'MemAvailable: N kB'"):
+        read_available_memory(ON_CPU, tree(tmp_path, meminfo))
+
+
+def test_a_machine_without_meminfo_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeNotAvailableError, match="proc/meminfo"):
+        read_available_memory(ON_CPU, tmp_path)
+
+
+class NvmlError(Exception):
+    pass
+
+
+def nvml(free: dict[int, int]) -> types.ModuleType:
+    """pynvml of a machine with these GPUs."""
+
+    def handle(index: int) -> int:
+        if index not in free:
+            raise NvmlError("Invalid Argument")
+        return index
+
+    module = types.ModuleType("pynvml")
+    functions = {
+        "NVMLError": NvmlError,
+        "nvmlInit": lambda: None,
+        "nvmlShutdown": lambda: None,
+        "nvmlDeviceGetHandleByIndex": handle,
+        "nvmlDeviceGetMemoryInfo": lambda index: types.SimpleNamespace(free=free[index]),
+    }
+    module.__dict__.update(functions)
+    return module
+
+
+def test_the_configured_gpu_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", nvml({0: 111, 1: 222}))
+    assert read_available_memory(ON_GPU, tree(tmp_path, MEMINFO)).device_bytes == 222
+    assert read_available_memory(ON_CPU, tmp_path).device_bytes is None
+
+
+def test_a_gpu_that_does_not_say_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", nvml({0: 111}))
+    with pytest.raises(RuntimeNotAvailableError, match="GPU 1: expected NVML to tell its free memory"):
+        read_available_memory(ON_GPU, tree(tmp_path, MEMINFO))
