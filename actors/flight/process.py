@@ -37,6 +37,8 @@ from messages import (
     describe_error,
 )
 from runtimes import EngineCacheEntry, FlightPlan, Generation, build_inference_runtime, write_atomically
+from runtimes.store.engine_artifact import ReadEngine
+from runtimes.store.read_ahead import ReadAhead
 from telemetry import (
     FlightRecorder,
     LogLevel,
@@ -132,7 +134,9 @@ class _FlightProcess:
 
     def _fly(self, entries: Mapping[str, EngineCacheEntry], stop: StopSignals, duration_s: float | None) -> LifeSummary:
         with ExitStack() as ending:
-            supervision = ending.enter_context(self._supervise(entries, stop))
+            by_priority = sorted(entries.values(), key=lambda entry: self._plan.models[entry.model].priority)
+            read_ahead = ending.enter_context(ReadAhead(by_priority))
+            supervision = ending.enter_context(self._supervise(entries, read_ahead.read, stop))
             declarations = Declarations(
                 self._journal,
                 self._clock,
@@ -148,7 +152,7 @@ class _FlightProcess:
                 frames.start()
             start = "takeoff" if self._life.recovery is None else "recovery"
             logger.info("C7 flies; flight={} life={} after={}", self._life.flight_id, self._life.number, start)
-            ended_because = _watch(supervision, stop, self._clock, duration_s)
+            ended_because = _watch(supervision, read_ahead, stop, self._clock, duration_s)
         logger.info(
             "C7 flight process ends; flight={} life={} because={}",
             self._life.flight_id,
@@ -165,11 +169,11 @@ class _FlightProcess:
             records_dropped=self._recorder.dropped,
         )
 
-    def _supervise(self, entries: Mapping[str, EngineCacheEntry], stop: StopSignals) -> Supervision:
+    def _supervise(self, entries: Mapping[str, EngineCacheEntry], read: ReadEngine, stop: StopSignals) -> Supervision:
         plan = self._plan
         snapshot = ThermalSnapshot(self._clock, stale_after_ns(plan.thermal.period_s))
         return supervise(
-            build_inference_runtime(plan.runtime, snapshot),
+            build_inference_runtime(plan.runtime, snapshot, read),
             entries,
             priorities={model: section.priority for model, section in plan.models.items()},
             mode="takeoff" if self._life.recovery is None else "recovery",
@@ -228,10 +232,14 @@ def _write_summary(path: Path, summary: LifeSummary) -> None:
         logger.error("C7 summary not written; file={} error={}", path, describe_error(error))
 
 
-def _watch(supervision: Supervision, stop: StopSignals, clock: Clock, duration_s: float | None) -> str:
-    """Wait on the main thread; consumers and engines have their own."""
+def _watch(
+    supervision: Supervision, read_ahead: ReadAhead, stop: StopSignals, clock: Clock, duration_s: float | None
+) -> str:
+    """Wait on the main thread; consumers and engines have their own. Once all are decided nothing is read ahead."""
     end_ns = None if duration_s is None else clock.monotonic_ns() + round(duration_s * NS_PER_S)
     while True:
+        if not supervision.readiness.undecided:
+            read_ahead.close()
         left_s = WATCH_PERIOD_S if end_ns is None else (end_ns - clock.monotonic_ns()) / NS_PER_S
         if left_s <= 0:
             return f"the {duration_s:g} s asked for are over"
