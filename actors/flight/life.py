@@ -7,10 +7,14 @@ import re
 import msgspec
 from loguru import logger
 
+from actors.flight.accepted_manifest import read_accepted, record_accepted, why_refused
 from actors.flight.journal import Journal
 from actors.flight.recovery import ColdStart, Recovery, format_flight_id, plan_start, worth_keeping
 from messages import ConfigError, TakeoffRefusedError
 from runtimes import EngineCacheEntry, EngineStore, FlightPlan, Generation, outdated_models
+from runtimes.store.manifest import MANIFEST_NAME
+from runtimes.store.signature import SignedVersion, signature_path, verify_signature
+from runtimes.store.signing_key import read_public_key
 
 FRAMES_PER_LIFE = 1_000_000
 """Frame ids of a new life begin at the next million: unique in a flight without asking how far the last life came."""
@@ -59,27 +63,56 @@ def _last_recorded(plan: FlightPlan) -> int:
 
 
 def engines_for(plan: FlightPlan, life: Life) -> tuple[Generation, dict[str, EngineCacheEntry]]:
-    """The generation that this life flies and its engines. Raises TakeoffRefusedError, EngineStoreError."""
-    if life.recovery is None:
-        return engines_for_takeoff(plan)
-    return _engines_in_the_air(plan, life.recovery)
+    """The generation that this life flies and its engines.
+
+    A takeoff records the signed version that it accepts, before anything flies. A recovery asks for no signature: the
+    manifest is the very one that was accepted at takeoff, or nothing is loaded. Raises as `engines_for_takeoff` does.
+    """
+    if life.recovery is not None:
+        return _engines_in_the_air(plan, life.recovery)
+    generation, entries, signed = _accepted_engines(plan)
+    if signed is not None:
+        record_accepted(plan.flight.state, signed)
+    return generation, entries
 
 
 def engines_for_takeoff(plan: FlightPlan) -> tuple[Generation, dict[str, EngineCacheEntry]]:
-    """The store's current generation and its engines for the plan's models.
+    """The store's current generation and its engines for the plan's models; changes nothing.
 
-    Raises TakeoffRefusedError where one is missing or was built from something else than the plan now says.
+    Raises TakeoffRefusedError where one is missing or was built from something else than the plan says, and for a
+    version lower than this aircraft accepted before; ManifestSignatureError where the plan names a public key and the
+    manifest is not signed with it; EngineStoreError; ConfigError for a key that is none.
     """
+    generation, entries, _ = _accepted_engines(plan)
+    return generation, entries
+
+
+def _accepted_engines(plan: FlightPlan) -> tuple[Generation, dict[str, EngineCacheEntry], SignedVersion | None]:
     generation = EngineStore(plan.flight.store).current()
     if generation is None:
         raise TakeoffRefusedError(f"{plan.flight.store} holds no engines; run `c7 provision` first")
+    signed = _signed_version(plan, generation)
     outdated = outdated_models(plan, generation)
     if outdated:
         reasons = "; ".join(f"{model}: {reason}" for model, reason in outdated.items())
         raise TakeoffRefusedError(
             f"generation {generation.number} does not fit the plan: {reasons}; run `c7 provision` again"
         )
-    return generation, {model: generation.entries[model] for model in plan.models}
+    return generation, {model: generation.entries[model] for model in plan.models}, signed
+
+
+def _signed_version(plan: FlightPlan, generation: Generation) -> SignedVersion | None:
+    """What is signed, if the plan asks for a signature and this aircraft takes the version."""
+    if plan.flight.public_key is None:
+        return None
+    manifest = generation.path / MANIFEST_NAME
+    public_key = read_public_key(plan.flight.public_key, plan.flight.store)
+    signed = verify_signature(manifest, generation.manifest_sha256, public_key)
+    accepted = read_accepted(plan.flight.state)
+    reason = why_refused(signed, accepted)
+    if reason:
+        raise TakeoffRefusedError(f"{signature_path(manifest)}: {reason}")
+    return signed
 
 
 def _engines_in_the_air(plan: FlightPlan, recovery: Recovery) -> tuple[Generation, dict[str, EngineCacheEntry]]:

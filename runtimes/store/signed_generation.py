@@ -1,0 +1,146 @@
+"""Signing a generation that is whole, with a version above all that were signed in this store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from messages.errors import EngineDeserializeError, EngineStoreError, ManifestSignatureError
+from messages.lifecycle import Sha256
+from runtimes.store.engine_artifact import verify_artifact
+from runtimes.store.engine_store import CURRENT_NAME, EngineStore, store_errors
+from runtimes.store.manifest import MANIFEST_MAX_BYTES, MANIFEST_NAME, decode_manifest
+from runtimes.store.regular_file import read_regular_file
+from runtimes.store.sha256_sidecar import sha256_of, write_atomically
+from runtimes.store.signature import (
+    SIGNATURE_NAME,
+    read_signature,
+    sign_manifest,
+    signature_path,
+)
+from runtimes.store.store_lock import store_lock
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+LOCK_TIMEOUT_S = 30.0
+
+
+class SignedGeneration(msgspec.Struct, frozen=True, kw_only=True):
+    """What `sign_generation` did. `manifest_only`: the engines themselves were not looked at."""
+
+    generation: int
+    version: int
+    key: str
+    manifest_sha256: Sha256
+    path: str
+    manifest_only: bool
+
+
+def sign_generation(
+    store: EngineStore,
+    private_key: Ed25519PrivateKey,
+    *,
+    number: int | None = None,
+    version: int | None = None,
+    manifest_only: bool = False,
+) -> SignedGeneration:
+    """Sign the current generation, or the one with this `number`, in place of any signature that it has.
+
+    All its files are hashed first, unless `manifest_only`. The version is one above the highest that was signed in
+    this store; a given `version` must be above it too. Holds the store's lock. Raises EngineStoreError for a store or
+    generation that is missing, damaged or cannot be written, ManifestSignatureError for a version that is too low and
+    for a signature in the store that is damaged, so that no version can be told from it.
+    """
+    with store_lock(store, timeout_s=LOCK_TIMEOUT_S):
+        chosen = _current_number(store) if number is None else number
+        manifest = _read_manifest(store, chosen)
+        if not manifest_only:
+            _check_whole(store, chosen, sha256_of(manifest))
+        highest = highest_signed_version(store)
+        if version is not None and version <= highest:
+            raise ManifestSignatureError(
+                f"{store.root}: expected --version above {highest}, the highest that was signed in this store, found"
+                f" {version}"
+            )
+        signature = sign_manifest(manifest, private_key, highest + 1 if version is None else version)
+        path = signature_path(store.path_of(chosen) / MANIFEST_NAME)
+        with store_errors(store.root, "written"):
+            _remove_leftovers(store, chosen)
+            write_atomically(path, signature.format())
+    return SignedGeneration(
+        generation=chosen,
+        version=signature.version,
+        key=signature.key,
+        manifest_sha256=signature.manifest_sha256,
+        path=str(path),
+        manifest_only=manifest_only,
+    )
+
+
+def highest_signed_version(store: EngineStore) -> int:
+    """The highest version in the signatures of all generations, whoever made them; 0 where there is none.
+
+    Raises ManifestSignatureError for one that is damaged, EngineStoreError.
+    """
+    highest = 0
+    for number in store.numbers():
+        path = signature_path(store.path_of(number) / MANIFEST_NAME)
+        found = read_signature(path)
+        if found is None:
+            continue
+        if not found.is_genuine():
+            raise ManifestSignatureError(
+                f"{path}: altered: key {found.key[:16]}… has not signed version {found.version} in it, so the highest"
+                " version of this store cannot be told. Move the file away, and sign with a --version above every one"
+                " that you know of"
+            )
+        highest = max(highest, found.version)
+    return highest
+
+
+def _current_number(store: EngineStore) -> int:
+    named = store.read_current()
+    if named is None:
+        raise EngineStoreError(f"{store.root}: expected a current generation to sign, found none; run c7 provision")
+    number, sha256 = named
+    found = sha256_of(_read_manifest(store, number))
+    if found != sha256:
+        raise EngineStoreError(
+            f"{store.path_of(number) / MANIFEST_NAME}: not what {store.root / CURRENT_NAME} names: expected sha256"
+            f" {sha256}, found {found}; run c7 provision again"
+        )
+    return number
+
+
+def _read_manifest(store: EngineStore, number: int) -> bytes:
+    path = store.path_of(number) / MANIFEST_NAME
+    try:
+        data = read_regular_file(path, max_bytes=MANIFEST_MAX_BYTES)
+    except OSError as error:
+        raise EngineStoreError(f"{path}: cannot be read: {error.strerror}; nothing was signed") from error
+    found = decode_manifest(path, data).number
+    if found != number:
+        raise EngineStoreError(f"{path}: expected generation {number}, found {found}; nothing was signed")
+    return data
+
+
+def _check_whole(store: EngineStore, number: int, manifest_sha256: Sha256) -> None:
+    generation = store.generation(number)
+    if generation.manifest_sha256 != manifest_sha256:
+        raise EngineStoreError(f"{generation.path / MANIFEST_NAME}: changed while it was read; nothing was signed")
+    problems = list(generation.damaged.values())
+    for entry in generation.entries.values():
+        try:
+            verify_artifact(entry)
+        except EngineDeserializeError as error:  # noqa: PERF203 - each engine is judged on its own
+            problems.append(str(error))
+    if problems:
+        raise EngineStoreError(f"generation {number} is not whole, and was not signed: {'; '.join(problems)}")
+
+
+def _remove_leftovers(store: EngineStore, number: int) -> None:
+    """What a signer left that was killed; no other one is at work, because the lock is held."""
+    for path in store.path_of(number).glob(f".{SIGNATURE_NAME}.*.part"):
+        store.disk.unlink(path)
