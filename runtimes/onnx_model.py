@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from messages import DTYPES, EngineBuildError, TensorSpec
+from messages import DTYPES, EngineBuildError, RuntimeNotAvailableError, TensorSpec
 from runtimes.inference_runtime import Precision
 from runtimes.source_model import SourceModel
 
@@ -19,6 +19,7 @@ _FLOATS: dict[Precision, tuple[str, ...]] = {"fp32": ("FLOAT", "DOUBLE"), "fp16"
 """The float types that a model of a precision may compute in; a precision that is not listed is not audited."""
 _DTYPES = {"FLOAT": "float32", "DOUBLE": "float64"}
 """ONNX's names that differ from NumPy's."""
+_NARROW = {"FLOAT16": "fp16", "BFLOAT16": "bf16"}
 _QUANTIZED_OPS = (
     "QuantizeLinear",
     "DynamicQuantizeLinear",
@@ -84,6 +85,26 @@ def refuse_partial_engine(model: str, engine: bytes) -> None:
         raise EngineBuildError(
             f"{model}: expected all operations inside the TensorRT engine, found outside: {', '.join(sorted(left))}"
         )
+
+
+def narrow_arithmetic(data: bytes) -> str:
+    """Which types below fp32 a model computes in by itself, as `its own fp16`; "" where it has none.
+
+    Without the onnx package, which a compilation needs, that is not known. Raises RuntimeNotAvailableError.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise RuntimeNotAvailableError(f"the onnx package cannot be imported ({error})") from error
+    model = onnx.load_model_from_string(data)
+    kinds = {tensor.data_type for tensor in _tensors(model)}
+    kinds |= {value.type.tensor_type.elem_type for graph in _graphs(model.graph) for value in graph.input}
+    nodes = list(_nodes(model))
+    kinds |= {a.i for node in nodes if node.op_type == "Cast" for a in node.attribute if a.name == "to"}
+    found = [name for kind, name in _NARROW.items() if onnx.TensorProto.DataType.Value(kind) in kinds]
+    if any(node.op_type in _QUANTIZED_OPS for node in nodes):
+        found.append("int8")
+    return f"its own {' and '.join(found)}" if found else ""
 
 
 def _parse(source: SourceModel) -> ModelProto:
