@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _KINDS = {
@@ -25,6 +27,22 @@ def read_regular_file(
     Raises OSError whose `strerror` says what was expected and found: a missing or unreadable file, anything that is
     no regular file, more than `max_bytes`, or a size other than `exact_bytes`.
     """
+    with open_regular_file(path, max_bytes=max_bytes, exact_bytes=exact_bytes, follow_links=follow_links) as (
+        descriptor,
+        size_bytes,
+    ):
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(size_bytes + 1)
+        if len(data) != size_bytes:
+            raise changing(path, size_bytes)
+    return data
+
+
+@contextmanager
+def open_regular_file(
+    path: Path, *, max_bytes: int, exact_bytes: int | None = None, follow_links: bool = False
+) -> Iterator[tuple[int, int]]:
+    """A descriptor of `path`, open for reading, and its size; checked and raising as `read_regular_file` does."""
     # O_NONBLOCK: opening a named pipe that nobody writes to would wait for ever.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow_links else os.O_NOFOLLOW)
     try:
@@ -45,13 +63,14 @@ def read_regular_file(
             raise _refusal(errno.EINVAL, f"expected {expected} bytes, found {status.st_size}", path)
         if status.st_size > max_bytes:
             raise _refusal(errno.EFBIG, f"expected at most {max_bytes} bytes, found {status.st_size}", path)
-        with open(descriptor, "rb", closefd=False) as file:
-            data = file.read(expected + 1)
+        yield descriptor, status.st_size
     finally:
         os.close(descriptor)
-    if len(data) != expected:
-        raise _refusal(errno.EINVAL, f"expected {expected} bytes, found it changing while it was read", path)
-    return data
+
+
+def changing(path: Path, expected_bytes: int) -> OSError:
+    """A file that had `expected_bytes` when it was opened, and had others to read."""
+    return _refusal(errno.EINVAL, f"expected {expected_bytes} bytes, found it changing while it was read", path)
 
 
 def _refusal(code: int, text: str, path: Path) -> OSError:
