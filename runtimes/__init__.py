@@ -28,11 +28,12 @@ from runtimes.provisioning.provision import ProvisionProgress, provision
 from runtimes.pytorch_fp16_runtime import PytorchFp16Runtime
 from runtimes.sample_inputs import sample_inputs
 from runtimes.samples import Samples
+from runtimes.store.durable_files import write_atomically
 from runtimes.store.engine_artifact import read_engine, read_entry
 from runtimes.store.engine_filename import EngineFilenameSchema
 from runtimes.store.engine_store import EngineStore, Generation
 from runtimes.store.engine_writer import BuiltEngine, write_engine
-from runtimes.store.sha256_sidecar import Sha256Sidecar, read_with_sidecar, write_atomically, write_with_sidecar
+from runtimes.store.sha256_sidecar import Sha256Sidecar, read_with_sidecar, write_with_sidecar
 from runtimes.takeoff_load import deserialize_cached_engine, outdated_models
 
 __all__ = [

@@ -10,6 +10,7 @@ Replacing `current` is the only commit. Readers need no lock: a committed genera
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ import msgspec
 from messages.errors import EngineDeserializeError, EngineStoreError
 from messages.lifecycle import Sha256
 from runtimes.inference_runtime import EngineCacheEntry
+from runtimes.store.disk import DISK, Disk
 from runtimes.store.engine_artifact import (
     METADATA_MAX_BYTES,
     attached_digests,
@@ -58,8 +60,9 @@ class Generation(msgspec.Struct, frozen=True):
 class EngineStore:
     """The generations under one folder. Reading never writes, so a store on a read-only disk can fly."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root.absolute()
+    def __init__(self, root: Path, disk: Disk = DISK) -> None:
+        self.root = Path(os.path.realpath(root))  # links above the store are the operator's; inside it there are none
+        self.disk = disk
 
     def current(self) -> Generation | None:
         """The committed generation; None in a store that has none yet.

@@ -13,6 +13,8 @@ from messages.tensor import TensorSpec
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, HostTuple
 from runtimes.measurements import AccuracyRecord, MemoryUse, PowerMode
 from runtimes.source_model import SourceModel
+from runtimes.store.disk import DISK, Disk
+from runtimes.store.durable_files import write_files_atomically
 from runtimes.store.engine_artifact import (
     calibration_path,
     encode_metadata,
@@ -21,7 +23,8 @@ from runtimes.store.engine_artifact import (
     sidecar_of,
 )
 from runtimes.store.engine_filename import EngineFilenameSchema
-from runtimes.store.sha256_sidecar import Sha256Sidecar, sha256_of, write_files_atomically
+from runtimes.store.sha256_sidecar import Sha256Sidecar, sha256_of
+from runtimes.store.storage_budget import over_budget, refuse_if_full
 
 
 class BuiltEngine(msgspec.Struct, frozen=True, eq=False, kw_only=True):
@@ -49,15 +52,20 @@ def write_engine(
     runtime_label: str,
     host: HostTuple,
     build_ns: int,
+    *,
+    room_bytes: int | None = None,
+    disk: Disk = DISK,
 ) -> EngineCacheEntry:
-    """Write the three files, or none. An engine of the same name is replaced only once all three are on disk.
+    """Write all files of the engine, or none. One of the same name is replaced only once all of them are on disk.
 
-    Raises ConfigError for a model that cannot be named in a file name, EngineStoreError where it cannot be written.
+    `room_bytes` is what the storage budget has left. The entry's path has no link in it, whatever `directory` leads
+    through. Raises ConfigError for a model that cannot be named in a file name; EngineStoreError, before anything is
+    written, where the budget or the disk has too little room, and where it cannot be written.
     """
     name = EngineFilenameSchema.for_host(model, host, build_config.precision).format()
     entry = EngineCacheEntry(
         model=model,
-        path=directory.absolute() / name,
+        path=Path(os.path.realpath(directory)) / name,
         engine_sha256=sha256_of(built.data),
         engine_size_bytes=len(built.data),
         source_name=source.path.resolve().name,  # a link says less than the file that it led to
@@ -76,7 +84,7 @@ def write_engine(
     contents = {entry.path: built.data}
     if built.calibration_cache is not None:
         contents[calibration_path(entry.path)] = built.calibration_cache
-    _write(entry, contents)
+    _write(entry, contents, room_bytes, disk)
     return entry
 
 
@@ -87,10 +95,13 @@ def sign_off(
     power: PowerMode | None,
     memory: MemoryUse,
     accuracy: AccuracyRecord | None,
+    room_bytes: int | None = None,
+    disk: Disk = DISK,
 ) -> EngineCacheEntry:
     """Add what provisioning found out about a compiled engine to its files, before it is committed.
 
-    `self_test` are known answers in the form of `runtimes.self_test`. Raises EngineStoreError.
+    `self_test` are known answers in the form of `runtimes.self_test`; `room_bytes` is what the storage budget has
+    left beside the engine. Raises EngineStoreError.
     """
     signed_off = msgspec.structs.replace(
         entry,
@@ -99,32 +110,28 @@ def sign_off(
         memory=memory,
         accuracy=accuracy,
     )
-    _write(signed_off, {} if self_test is None else {self_test_path(entry.path): self_test})
+    contents = {} if self_test is None else {self_test_path(entry.path): self_test}
+    _write(signed_off, contents, room_bytes, disk)
     return signed_off
 
 
-def _write(entry: EngineCacheEntry, contents: dict[Path, bytes]) -> None:
+def _write(entry: EngineCacheEntry, contents: dict[Path, bytes], room_bytes: int | None, disk: Disk) -> None:
     """Write these files, the metadata, and last the sidecar that makes them valid."""
     directory = entry.path.parent
     metadata = encode_metadata(entry)
     named = {path.name: data for path, data in contents.items()}
     named[metadata_path(entry.path).name] = metadata
     named[Sha256Sidecar.path_for(entry.path).name] = sidecar_of(entry, metadata).format()
+    sizes_bytes = [len(data) for data in named.values()]
+    shortage = "" if room_bytes is None else over_budget(sum(sizes_bytes), room_bytes)
+    if shortage:
+        raise EngineStoreError(f"{directory}: the engine of {entry.model} is not written: {shortage}")
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        write_files_atomically(directory, named)
+        refuse_if_full(directory, sizes_bytes, disk)
+        disk.make_folders(directory)
+        write_files_atomically(directory, named, disk)
     except OSError as error:
-        raise EngineStoreError(_why_not_written(entry, sum(map(len, named.values())), error)) from error
-
-
-def _why_not_written(entry: EngineCacheEntry, size_bytes: int, error: OSError) -> str:
-    directory = entry.path.parent
-    try:
-        status = os.statvfs(directory)
-        room = f"{status.f_bavail * status.f_frsize} bytes are free there"
-    except OSError:
-        room = "the folder does not exist"
-    return (
-        f"{directory}: the engine of {entry.model} cannot be written ({error.strerror}): {size_bytes} bytes are needed,"
-        f" {room}; nothing was left behind; make room or name another store in [flight] store"
-    )
+        raise EngineStoreError(
+            f"{directory}: the engine of {entry.model} cannot be written: {error.filename or directory}:"
+            f" {error.strerror or error}; make room there, or name another store in [flight] store"
+        ) from error

@@ -1,11 +1,10 @@
-"""Files that are whole or absent, and the content hashes beside them in `sha256sum`'s own format."""
+"""Content hashes beside the files that they are of, in `sha256sum`'s own format."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +12,9 @@ import msgspec
 
 from messages.errors import EngineDeserializeError
 from messages.lifecycle import Sha256
+from runtimes.store.disk import DISK, Disk
+from runtimes.store.durable_files import write_atomically as write_atomically
+from runtimes.store.durable_files import write_files_atomically as write_files_atomically
 from runtimes.store.regular_file import read_regular_file
 
 SIDECAR_MAX_BYTES = 64 * 1024
@@ -63,7 +65,7 @@ class Sha256Sidecar(msgspec.Struct, frozen=True):
     def read(cls, path: Path) -> Sha256Sidecar:
         """Read the sidecar file at `path`. Raises EngineDeserializeError where it is missing or not a sidecar."""
         try:
-            return cls.parse(read_regular_file(path, max_bytes=SIDECAR_MAX_BYTES))
+            return cls.parse(read_regular_file(_in_real_folder(path), max_bytes=SIDECAR_MAX_BYTES))
         except OSError as error:
             raise EngineDeserializeError(f"{path}: expected a SHA-256 sidecar: {error.strerror}") from error
         except ValueError as error:
@@ -83,10 +85,10 @@ def sha256_of(data: bytes) -> Sha256:
     return hashlib.sha256(data).hexdigest()
 
 
-def write_with_sidecar(path: Path, data: bytes) -> Sha256Sidecar:
-    """Write one file and the sidecar over it. Raises OSError; each file is whole or as it was."""
+def write_with_sidecar(path: Path, data: bytes, disk: Disk = DISK) -> Sha256Sidecar:
+    """Write one file and the sidecar over it. Raises OSError; both files are as they were then."""
     sidecar = Sha256Sidecar.over({path.name: data})
-    write_files_atomically(path.parent, {path.name: data, Sha256Sidecar.path_for(path).name: sidecar.format()})
+    write_files_atomically(path.parent, {path.name: data, Sha256Sidecar.path_for(path).name: sidecar.format()}, disk)
     return sidecar
 
 
@@ -94,57 +96,13 @@ def read_with_sidecar(path: Path, *, max_bytes: int) -> bytes:
     """Read one file against the sidecar beside it. Raises EngineDeserializeError naming the file."""
     sidecar = Sha256Sidecar.read(Sha256Sidecar.path_for(path))
     try:
-        data = read_regular_file(path, max_bytes=max_bytes)
+        data = read_regular_file(_in_real_folder(path), max_bytes=max_bytes)
     except OSError as error:
         raise EngineDeserializeError(f"{path}: {error.strerror}") from error
     sidecar.verify(path, data)
     return data
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace `path` as one step that survives a power cut. Raises OSError; the former content stays then."""
-    write_files_atomically(path.parent, {path.name: data})
-
-
-def write_files_atomically(directory: Path, contents: Mapping[str, bytes]) -> None:
-    """Write all files, or none where one cannot be written (a full disk, a folder that is read-only).
-
-    Everything is on disk under hidden names before the first file is renamed into place, in the order given: put
-    the file last that makes the others valid. Raises OSError.
-    """
-    staged: list[tuple[Path, Path]] = []
-    try:
-        for name, data in contents.items():
-            staged.append((_write_hidden(directory, name, data), directory / name))
-        for hidden, final in staged:
-            hidden.replace(final)
-    except BaseException:
-        for hidden, _ in staged:
-            hidden.unlink(missing_ok=True)
-        raise
-    fsync_directory(directory)
-
-
-def _write_hidden(directory: Path, name: str, data: bytes) -> Path:
-    descriptor, text = tempfile.mkstemp(prefix=f".{name[:180]}.", suffix=".part", dir=directory)
-    hidden = Path(text)
-    try:
-        with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 - a descriptor has no path
-            rest = memoryview(data)
-            while rest:
-                rest = rest[file.write(rest) :]
-            os.fchmod(descriptor, 0o644)
-            os.fsync(descriptor)
-    except BaseException:
-        hidden.unlink(missing_ok=True)
-        raise
-    return hidden
-
-
-def fsync_directory(directory: Path) -> None:
-    """Make the names in a folder as durable as the contents. Raises OSError."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _in_real_folder(path: Path) -> Path:
+    """The caller names the folder, through links if it likes; the file itself must be no link."""
+    return Path(os.path.realpath(path.parent)) / path.name
