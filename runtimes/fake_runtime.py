@@ -27,6 +27,7 @@ from messages import (
     ThermalState,
     specs_of,
 )
+from runtimes.fake_calibrator import calibrated_engine
 from runtimes.fake_steps import (
     Step,
     blocks_until,
@@ -41,7 +42,8 @@ from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, EngineHand
 from runtimes.no_thermal_feed import NoThermalFeed
 from runtimes.resident_engines import ResidentEngines
 from runtimes.source_model import read_source
-from runtimes.store.engine_artifact import read_engine
+from runtimes.store.engine_artifact import ReadEngine, calibration_path, read_engine, read_verified
+from runtimes.store.engine_filename import EngineFilenameSchema
 from runtimes.store.engine_writer import BuiltEngine, write_engine
 from runtimes.store.sha256_sidecar import sha256_of
 from runtimes.tensor_check import check_inputs, check_profile
@@ -86,7 +88,8 @@ class FakeRuntime:
 
     A script belongs to the model, not to a load: it goes on where it was when the engine is restarted. `inputs`
     gives the inputs of a model that are to be checked like a real engine's; a model without is given anything.
-    Callable from any thread.
+    Engines are compiled into `engine_dir`, by default a folder `engines` beside the source; for int8 they are
+    calibrated on their dataset. Callable from any thread.
     """
 
     def __init__(
@@ -97,6 +100,8 @@ class FakeRuntime:
         thermal: ThermalFeed | None = None,
         label: str = "fake",
         clock: Clock | None = None,
+        engine_dir: Path | None = None,
+        read: ReadEngine = read_verified,
     ) -> None:
         self._scripts = {name: [steps] if isinstance(steps, Step) else list(steps) for name, steps in scripts.items()}
         empty = [name for name, steps in self._scripts.items() if not steps]
@@ -106,12 +111,15 @@ class FakeRuntime:
         self._thermal = thermal if thermal is not None else NoThermalFeed()
         self._label = label
         self._clock = clock if clock is not None else MonotonicClock()
+        self._engine_dir = engine_dir
+        self._read = read
         self._resident: ResidentEngines[FakeHandle] = ResidentEngines()
         self._lock = threading.Lock()
         self._position: Counter[str] = Counter()
         self._loads: Counter[str] = Counter()
         self._running: Counter[tuple[str, int]] = Counter()
         self._peak: Counter[tuple[str, int]] = Counter()
+        self._calibrated: Counter[str] = Counter()
         self._calls: deque[FakeCall] = deque(maxlen=CALLS_KEPT)
         self._host = _fake_host(label)
         self._in_memory = {name: self._entry_in_memory(name) for name in self._scripts}
@@ -132,6 +140,10 @@ class FakeRuntime:
         """How often the model was loaded with success."""
         return self._loads[model]
 
+    def calibration_batches(self, model: str) -> int:
+        """How many batches the model was calibrated on, over all compilations; a trusted cache spares them."""
+        return self._calibrated[model]
+
     def peak_concurrency(self, model: str | None = None) -> int:
         """Most runs that were under way at once: on one handle of the model, or on the whole runtime."""
         with self._lock:
@@ -150,7 +162,11 @@ class FakeRuntime:
     # The interface.
 
     def compile_engine(self, model_path: Path, build_config: BuildConfig) -> EngineCacheEntry:
-        """Write a real engine artefact of any file whose stem is a model with a script, beside it in `engines`."""
+        """Write a real engine artefact of any file whose stem is a model with a script.
+
+        For int8 a calibration cache that lies where the engine's will lie is taken where it can be trusted; raises
+        CalibrationCacheError where it cannot, and calibrates anew once it is gone.
+        """
         self._resident.refuse_compile(model_path)
         model = model_path.stem
         if model not in self._scripts:
@@ -159,14 +175,20 @@ class FakeRuntime:
         began_ns = self._clock.monotonic_ns()
         inputs = self._inputs.get(model, {})
         check_profile(model, inputs, build_config.optimization_profiles)
+        directory = self._engine_dir if self._engine_dir is not None else model_path.parent / "engines"
         built = BuiltEngine(
             data=b"c7 fake engine\n" + source.data,
             inputs=inputs,
             outputs=self._known_outputs(model),
             build_tool="fake",
         )
+        if build_config.precision == "int8":
+            name = EngineFilenameSchema.for_host(model, self._host, build_config.precision).format()
+            built, batches_run = calibrated_engine(built, source, build_config, calibration_path(directory / name))
+            with self._lock:
+                self._calibrated[model] += batches_run
         return write_engine(
-            model_path.parent / "engines",
+            directory,
             model,
             source,
             built,
@@ -178,7 +200,7 @@ class FakeRuntime:
 
     def deserialize_engine(self, entry: EngineCacheEntry) -> FakeHandle:
         if self._in_memory.get(entry.model) != entry:
-            read_engine(entry, runtime_label=self._label, host=self._host)
+            read_engine(entry, runtime_label=self._label, host=self._host, read=self._read)
         if entry.model not in self._scripts:
             raise EngineDeserializeError(
                 f"{entry.model}: no script for this model; there are {', '.join(self._scripts)}"

@@ -1,0 +1,1 @@
+"""INT8 calibration: what a model is calibrated on, and when a former calibration may be used again."""
