@@ -44,13 +44,14 @@ SEED = int(os.environ.get("C7_CHAOS_SEED", random.SystemRandom().randrange(2**32
 FLIPS = 150
 CHAOS_FLIPS = int(os.environ.get("C7_CHAOS_FLIPS", "10000"))
 
-SHA256 = st.from_regex(r"[0-9a-f]{64}", fullmatch=True)
+SHA256 = st.binary(min_size=32, max_size=32).map(bytes.hex)
+WORDS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20)
 BINDINGS = st.builds(
     CalibrationBinding,
     dataset_sha256=SHA256,
     source_sha256=SHA256,
     calibrator=st.just("EntropyCalibration2"),
-    library=st.from_regex(r"[!-~]{1,20}( [!-~]{1,20}){0,3}", fullmatch=True),
+    library=st.lists(WORDS, min_size=1, max_size=4).map(" ".join),
     batches=st.integers(1, 999_999_999),
 )
 
