@@ -13,7 +13,7 @@ from rich.table import Column, Table
 
 from messages.clock import NS_PER_S
 from runtimes.flight_plan_file import read_flight_plan
-from runtimes.provisioning.provision import ProvisionProgress
+from runtimes.provisioning.progress import ProvisionProgress
 from runtimes.provisioning.provision import provision as provision_engines
 from runtimes.store.engine_store import Generation
 
@@ -137,6 +137,10 @@ def describe(progress: ProvisionProgress) -> str:
         return f"{progress.model}: compiling for {progress.elapsed_ns // NS_PER_S} s{last_time}"
     if progress.step == "ready":
         return f"{progress.model}: ready: {progress.engine}"
+    if progress.step == "failed":
+        return f"{progress.model}: failed: {progress.reason}"
+    if progress.reason:
+        return f"{progress.model}: {progress.step.replace('_', ' ')}: {progress.reason}"
     return f"generation {progress.generation}: {progress.step.replace('_', ' ')}"
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from messages.errors import EngineBuildError, EngineDeserializeError
-from runtimes.config import RuntimeName
-from runtimes.flight_plan import FlightPlan, ModelSection
-from runtimes.inference_factory import SOURCE_SUFFIX
+from collections.abc import Callable
+
+from messages.errors import ConfigError, EngineBuildError, EngineDeserializeError
+from runtimes.flight_plan import FlightPlan
 from runtimes.inference_runtime import EngineCacheEntry, EngineHandle, InferenceRuntime
-from runtimes.provisioning.decision import Compile, EngineRequest, decide
-from runtimes.source_model import read_source
+from runtimes.measurements import PowerMode
+from runtimes.power_mode import detect_power_mode
+from runtimes.provisioning.decision import differences, power_difference
+from runtimes.provisioning.engine_request import request_at_takeoff
 from runtimes.store.engine_store import Generation
 
 
@@ -29,34 +31,41 @@ def deserialize_cached_engine(runtime: InferenceRuntime, entry: EngineCacheEntry
         raise EngineDeserializeError(f"{entry.model} does not take off: {error}") from error
 
 
-def outdated_models(plan: FlightPlan, generation: Generation) -> dict[str, str]:
+def outdated_models(
+    plan: FlightPlan,
+    generation: Generation,
+    *,
+    detect_power: Callable[[], PowerMode | None] = detect_power_mode,
+) -> dict[str, str]:
     """The plan's models that `generation` has no fitting engine for, each with the reason.
 
-    Compares the build configuration, and the source's hash where the source is on this machine (a drone may fly
-    without it; the engine's own record stands then). Host and runtime are compared when the engine is loaded.
+    Compares everything that provisioning compares: the build configuration, what the engine was signed off on, the
+    board's power mode, and the hashes of source, calibration data and samples where these are on this machine (a
+    drone may fly without them; the engine's own record stands then). Host and runtime are compared when the engine
+    is loaded. Raises RuntimeNotAvailableError where a Jetson's power mode cannot be read.
     """
+    power = None if plan.flight.allow_other_power_mode else detect_power()
     outdated: dict[str, str] = {}
-    for model, section in plan.models.items():
+    for model in plan.models:
         entry = generation.entries.get(model)
         reason = (
             generation.damaged.get(model, f"generation {generation.number} has no engine of it")
             if entry is None
-            else _why_outdated(section, entry, plan.runtime.runtime)
+            else _why_outdated(plan, entry, power)
         )
         if reason:
             outdated[model] = reason
     return outdated
 
 
-def _why_outdated(section: ModelSection, entry: EngineCacheEntry, runtime: RuntimeName) -> str:
-    sha256 = entry.source_sha256
-    if section.source.exists():
-        try:
-            sha256 = read_source(section.source, suffix=SOURCE_SUFFIX[runtime]).sha256
-        except EngineBuildError as error:
-            return str(error)
-    request = EngineRequest(
-        model=entry.model, source=section.source, source_sha256=sha256, build_config=section.build_config()
-    )
-    decision = decide(request, entry, entry.host, entry.runtime_label)
-    return decision.reason if isinstance(decision, Compile) else ""
+def _why_outdated(plan: FlightPlan, entry: EngineCacheEntry, power: PowerMode | None) -> str:
+    try:
+        request = request_at_takeoff(plan, entry, power)
+    except (EngineBuildError, ConfigError) as error:
+        return str(error)
+    found = differences(request, entry, entry.host, entry.runtime_label)
+    if power_difference(request, entry):
+        found.append(
+            "set the engine's power mode again (sudo nvpmodel -m N), or say allow_other_power_mode = true in [flight]"
+        )
+    return "; ".join(found)

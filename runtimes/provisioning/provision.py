@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from typing import Literal
 
-import msgspec
-
-from messages.errors import C7Error, EngineBuildError, EngineDeserializeError
-from runtimes.config import C7InferenceConfig
+from messages.errors import (
+    C7Error,
+    CalibrationCacheError,
+    ConfigError,
+    EngineBuildError,
+    EngineDeserializeError,
+    OutOfMemoryError,
+)
 from runtimes.flight_plan import FlightPlan
-from runtimes.inference_factory import SOURCE_SUFFIX
-from runtimes.inference_runtime import EngineCacheEntry, HostTuple
+from runtimes.inference_runtime import EngineCacheEntry
+from runtimes.measurements import PowerMode
+from runtimes.power_mode import detect_power_mode
 from runtimes.provisioning.build_child import BUILD_TIMEOUT_S
-from runtimes.provisioning.build_request import BuildEngine
+from runtimes.provisioning.build_request import RuntimeProbed
 from runtimes.provisioning.builder import CHILD_BUILDER, Builder
-from runtimes.provisioning.decision import Decision, EngineRequest, Reuse, decide
-from runtimes.source_model import read_source
-from runtimes.store.engine_artifact import read_entry, read_verified
+from runtimes.provisioning.candidates import StoredEngines
+from runtimes.provisioning.decision import Decision, EngineRequest, Reuse
+from runtimes.provisioning.engine_request import request_for_build
+from runtimes.provisioning.model_build import ModelBuild
+from runtimes.provisioning.progress import ProvisionProgress as ProvisionProgress
+from runtimes.store.disk import DISK, Disk
 from runtimes.store.engine_store import LOCK_TIMEOUT_S, EngineStore, Generation
 from runtimes.store.staged_generation import StagedGeneration, stage_generation
 
-Step = Literal["waiting", "decided", "compiling", "ready", "committed", "up_to_date"]
-
-
-class ProvisionProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """What provisioning is doing.
-
-    `waiting` for another provisioner; `decided` (`decision` and `reason`) for each model first; `compiling` once a
-    second with `elapsed_ns` and, where the store knew the model before, `former_build_ns`; `ready` for each model
-    with its engine file; at the end `committed` or `up_to_date` with the generation's number.
-    """
-
-    step: Step
-    model: str = ""
-    decision: Literal["reuse", "compile", ""] = ""
-    reason: str = ""
-    engine: str = ""
-    elapsed_ns: int = 0
-    former_build_ns: int | None = None
-    generation: int = 0
+_OF_ONE_MODEL = (EngineBuildError, CalibrationCacheError, ConfigError, EngineDeserializeError, OutOfMemoryError)
+"""What says nothing about the other models: they are built all the same."""
 
 
 def provision(
@@ -48,109 +37,118 @@ def provision(
     *,
     progress: Callable[[ProvisionProgress], None],
     builder: Builder = CHILD_BUILDER,
+    disk: Disk = DISK,
+    detect_power: Callable[[], PowerMode | None] = detect_power_mode,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     build_timeout_s: float = BUILD_TIMEOUT_S,
 ) -> Generation:
     """Make the store's current generation hold exactly the plan's models, each for this host and runtime.
 
     Compiles one model after the other; `builder` does each in a child process of its own. Nothing is committed
-    unless all succeed: the former generation stays current otherwise. Raises EngineBuildError,
-    CalibrationCacheError, RuntimeNotAvailableError, ConfigError or EngineStoreError.
+    unless all succeed: the former generation stays current otherwise. What a failed or killed run had finished is
+    kept in the store, and the next run takes it. Several provisioners at once wait for each other.
+
+    `progress` is called in this thread. Raises EngineBuildError, CalibrationCacheError, OutOfMemoryError,
+    EngineDeserializeError, RuntimeNotAvailableError, ConfigError or EngineStoreError.
     """
-    requests = [_request(name, plan) for name in plan.models]
+    requests = _requests(plan, detect_power)
     here = builder.probe(plan.runtime)
-    store = EngineStore(plan.flight.store)
-    with stage_generation(
-        store, timeout_s=lock_timeout_s, waiting=lambda: progress(ProvisionProgress(step="waiting"))
-    ) as staged:
-        decisions = {request.model: _decide(request, staged, here.host, here.label) for request in requests}
-        for model, decision in decisions.items():
-            word: Literal["reuse", "compile"] = "reuse" if isinstance(decision, Reuse) else "compile"
-            progress(ProvisionProgress(step="decided", model=model, decision=word, reason=decision.reason))
+    store = EngineStore(plan.flight.store, disk)
+    waits = 0
+
+    def waiting() -> None:
+        nonlocal waits
+        waits += 1
+        progress(ProvisionProgress(step="waiting"))
+
+    with stage_generation(store, timeout_s=lock_timeout_s, waiting=waiting) as staged:
+        if waits:
+            requests = _requests(plan, detect_power)  # the other one may have compiled for hours
+        run = _Run(plan, here, store, staged, builder, build_timeout_s, progress)
+        decisions = run.decide(requests)
         if staged.former is not None and _covers(staged.former, decisions):
+            staged.remove_drafts()
             progress(ProvisionProgress(step="up_to_date", generation=staged.former.number))
             return staged.former
-        for request in requests:
-            entry = _obtain(request, decisions[request.model], staged, plan.runtime, builder, build_timeout_s, progress)
-            progress(ProvisionProgress(step="ready", model=entry.model, engine=entry.path.name))
+        run.obtain(requests, decisions)
         generation = staged.commit()
     progress(ProvisionProgress(step="committed", generation=generation.number))
     return generation
 
 
-def _request(model: str, plan: FlightPlan) -> EngineRequest:
-    """Read and hash one source. Raises EngineBuildError naming the model."""
-    section = plan.models[model]
-    try:
-        read = read_source(section.source.absolute(), suffix=SOURCE_SUFFIX[plan.runtime.runtime])
-    except EngineBuildError as error:
-        raise EngineBuildError(f"[models.{model}] source: {error}") from error
-    return EngineRequest(model=model, source=read.path, source_sha256=read.sha256, build_config=section.build_config())
-
-
-def _decide(request: EngineRequest, staged: StagedGeneration, host: HostTuple, label: str) -> Decision:
-    """The decision on what really lies in the store: an engine is used again only after all of it was hashed."""
-    if staged.former is None:
-        return decide(request, None, host, label, damage=staged.former_damage)
-    entry = staged.former.entries.get(request.model)
-    decision = decide(request, entry, host, label, damage=staged.former.damaged.get(request.model, ""))
-    if isinstance(decision, Reuse):
-        try:
-            read_verified(decision.entry)
-        except EngineDeserializeError as error:
-            return decide(request, None, host, label, damage=str(error))
-    return decision
+def _requests(plan: FlightPlan, detect_power: Callable[[], PowerMode | None]) -> list[EngineRequest]:
+    power = None if plan.flight.allow_other_power_mode else detect_power()
+    return [request_for_build(plan, model, power) for model in plan.models]
 
 
 def _covers(former: Generation, decisions: dict[str, Decision]) -> bool:
-    reused = {model for model, decision in decisions.items() if isinstance(decision, Reuse)}
-    return reused == decisions.keys() == former.entries.keys() and not former.damaged
+    """The current generation has each of the plan's models, no other, and nothing that is damaged."""
+    reused = {model: decision.entry for model, decision in decisions.items() if isinstance(decision, Reuse)}
+    return reused.keys() == decisions.keys() and reused == former.entries and not former.damaged
 
 
-def _obtain(
-    request: EngineRequest,
-    decision: Decision,
-    staged: StagedGeneration,
-    config: C7InferenceConfig,
-    builder: Builder,
-    timeout_s: float,
-    progress: Callable[[ProvisionProgress], None],
-) -> EngineCacheEntry:
-    if isinstance(decision, Reuse):
-        return staged.link(decision.entry)
-    former = staged.former.entries.get(request.model) if staged.former is not None else None
+class _Run:
+    """One provisioning under the store's lock."""
 
-    def report(elapsed_ns: int) -> None:
-        progress(
-            ProvisionProgress(
-                step="compiling",
-                model=request.model,
-                elapsed_ns=elapsed_ns,
-                former_build_ns=None if former is None else former.build_ns,
+    def __init__(
+        self,
+        plan: FlightPlan,
+        here: RuntimeProbed,
+        store: EngineStore,
+        staged: StagedGeneration,
+        builder: Builder,
+        build_timeout_s: float,
+        progress: Callable[[ProvisionProgress], None],
+    ) -> None:
+        self._here = here
+        self._staged = staged
+        self._progress = progress
+        self._stored = StoredEngines(store, staged)
+        self._build = ModelBuild(plan, here, store, staged, self._stored, builder, build_timeout_s, progress)
+
+    def decide(self, requests: list[EngineRequest]) -> dict[str, Decision]:
+        decisions: dict[str, Decision] = {}
+        for request in requests:
+            decision = self._stored.decide(request, self._here.host, self._here.label)
+            decisions[request.model] = decision
+            self._progress(
+                ProvisionProgress(
+                    step="decided",
+                    model=request.model,
+                    decision="reuse" if isinstance(decision, Reuse) else "compile",
+                    reason=decision.reason,
+                )
             )
-        )
+        return decisions
 
-    report(0)
-    scratch = staged.scratch / request.model
-    scratch.mkdir()
-    began_ns = time.monotonic_ns()
-    try:
-        built = builder.build(
-            BuildEngine(
-                config=config,
-                model=request.model,
-                source=request.source,
-                source_sha256=request.source_sha256,
-                build_config=request.build_config,
-                directory=staged.directory,
-                scratch=scratch,
-            ),
-            timeout_s=timeout_s,
-            heartbeat=report,
-        )
-    except C7Error as error:
-        after_s = (time.monotonic_ns() - began_ns) / 1e9
-        raise type(error)(
-            f"{request.model} was not compiled ({after_s:.0f} s): {error}; the committed generation is untouched"
-        ) from error
-    return read_entry(staged.directory / built.engine)
+    def obtain(self, requests: list[EngineRequest], decisions: dict[str, Decision]) -> None:
+        """Link or compile each model's engine into the staged generation. Raises the first error of them all."""
+        failures: dict[str, C7Error] = {}
+        finished: list[str] = []
+        for request in requests:
+            decision = decisions[request.model]
+            try:
+                if isinstance(decision, Reuse):
+                    entry = self._staged.link(decision.entry)
+                else:
+                    entry = self._build.obtain(request)
+                    finished.append(request.model)
+            except C7Error as error:
+                failures[request.model] = error
+                self._progress(ProvisionProgress(step="failed", model=request.model, reason=str(error)))
+                if isinstance(error, _OF_ONE_MODEL):
+                    continue
+                break
+            self._say_ready(entry)
+        if failures:
+            raise _summary(failures, finished) from next(iter(failures.values()))
+
+    def _say_ready(self, entry: EngineCacheEntry) -> None:
+        self._progress(ProvisionProgress(step="ready", model=entry.model, engine=entry.path.name))
+
+
+def _summary(failures: dict[str, C7Error], finished: list[str]) -> C7Error:
+    """The first failure's type, with the text of all."""
+    first = next(iter(failures.values()))
+    kept = f"; finished and kept for the next run: {', '.join(finished)}" if finished else ""
+    return type(first)(f"{'; '.join(map(str, failures.values()))}; the committed generation is untouched{kept}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -11,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, HostTuple
-from runtimes.provisioning.decision import Compile, EngineRequest, Reuse, decide
+from runtimes.measurements import AccuracyRecord, MemoryUse, OutputError, PowerMode
+from runtimes.provisioning.decision import (
+    Candidate,
+    Compile,
+    EngineRequest,
+    Reuse,
+    decide,
+    differences,
+    power_difference,
+)
 
 LABEL = "onnx_trt_ep[cpu]"
 HOST = HostTuple(
@@ -25,11 +35,31 @@ HOST = HostTuple(
     machine="aarch64",
     runtime_version="1.31.1",
 )
-CONFIG = BuildConfig(precision="fp16", optimization_profiles=(("image", (1, 3), (2, 3), (4, 3)),))
-REQUEST = EngineRequest(model="vpr", source=Path("/models/vpr.onnx"), source_sha256="a" * 64, build_config=CONFIG)
+CONFIG = BuildConfig(
+    precision="int8",
+    calibration_dataset=Path("/data/set"),
+    optimization_profiles=(("image", (1, 3), (2, 3), (4, 3)),),
+)
+POWER = PowerMode(name="MAXN", cpu_max_mhz=2201, gpu_max_mhz=1300)
+REQUEST = EngineRequest(
+    model="vpr",
+    source=Path("/models/vpr.onnx"),
+    source_sha256="a" * 64,
+    build_config=CONFIG,
+    dataset_sha256="d" * 64,
+    samples_sha256="5" * 64,
+    accuracy_tolerance=0.01,
+    power=POWER,
+)
+ACCURACY = AccuracyRecord(
+    reference="onnxruntime 1.31.1 on the CPU",
+    samples_sha256="5" * 64,
+    sample_count=3,
+    outputs={"descriptor": OutputError(relative_rms=0.01, max_abs=0.2)},
+)
 ENTRY = EngineCacheEntry(
     model="vpr",
-    path=Path("/store/gen-000001/vpr__sm87_jp6.2_trt10.3_fp16.engine"),
+    path=Path("/store/gen-000001/vpr__sm87_jp6.2_trt10.3_int8.engine"),
     engine_sha256="e" * 64,
     engine_size_bytes=10,
     source_name="vpr.onnx",
@@ -41,81 +71,204 @@ ENTRY = EngineCacheEntry(
     outputs={},
     build_tool="onnxruntime 1.31.1",
     build_ns=1,
+    dataset_sha256="d" * 64,
+    calibration_sha256="c" * 64,
+    self_test_sha256="f" * 64,
+    power=POWER,
+    memory=MemoryUse(load_bytes=10, run_bytes=10),
+    accuracy=ACCURACY,
 )
 
 
-def reason_after(request: EngineRequest = REQUEST, host: HostTuple = HOST, label: str = LABEL) -> str:
-    decision = decide(request, ENTRY, host, label)
-    assert isinstance(decision, Compile)
-    return decision.reason
+class Case(NamedTuple):
+    """What a decision is made from."""
+
+    request: EngineRequest = REQUEST
+    entry: EngineCacheEntry = ENTRY
+    host: HostTuple = HOST
+    label: str = LABEL
+
+    def differences(self) -> list[str]:
+        return differences(self.request, self.entry, self.host, self.label)
 
 
-def asked(**changes: Any) -> EngineRequest:
-    return msgspec.structs.replace(REQUEST, build_config=msgspec.structs.replace(CONFIG, **changes))
+class Change(NamedTuple):
+    """One way in which the engine is not the one that is asked for, and the line that says so."""
+
+    subject: str
+    part: str
+    values: dict[str, Any]
+    line: str
+
+    def of(self, case: Case) -> Case:
+        if self.part == "label":
+            return case._replace(label=self.values["label"])
+        if self.part == "build_config":
+            config = msgspec.structs.replace(case.request.build_config, **self.values)
+            return case._replace(request=msgspec.structs.replace(case.request, build_config=config))
+        return case._replace(**{self.part: msgspec.structs.replace(getattr(case, self.part), **self.values)})
+
+
+def host_change(field: str) -> Change:
+    was = getattr(HOST, field)
+    now = was + 1 if isinstance(was, int) else f"{was}.9"
+    return Change(f"host.{field}", "host", {field: now}, f"host: {field}: engine {was}, host {now}")
+
+
+def power_change(field: str, value: object, shown: str) -> Change:
+    line = f"power mode: engine MAXN (CPU 2201 MHz, GPU 1300 MHz), board {shown}"
+    return Change("power", "request", {"power": msgspec.structs.replace(POWER, **{field: value})}, line)
+
+
+CHANGES = [
+    *(host_change(field) for field in HostTuple.__struct_fields__),
+    Change("label", "label", {"label": "tensorrt"}, "runtime: engine onnx_trt_ep[cpu], configured tensorrt"),
+    Change(
+        "source_sha256",
+        "request",
+        {"source_sha256": "b" * 64},
+        "source changed: engine from sha256 aaaaaaaaaaaa, now bbbbbbbbbbbb",
+    ),
+    Change("build_config.precision", "build_config", {"precision": "fp16"}, "precision: engine int8, plan fp16"),
+    Change("build_config.workspace_mb", "build_config", {"workspace_mb": 2048}, "workspace_mb: engine 1024, plan 2048"),
+    Change(
+        "build_config.optimization_profiles",
+        "build_config",
+        {"optimization_profiles": (("image", (1, 3), (2, 3), (8, 3)),)},
+        "optimization_profiles: engine image 1x3 / 2x3 / 4x3, plan image 1x3 / 2x3 / 8x3",
+    ),
+    Change(
+        "build_config.optimization_profiles",
+        "build_config",
+        {"optimization_profiles": ()},
+        "optimization_profiles: engine image 1x3 / 2x3 / 4x3, plan none",
+    ),
+    Change(
+        "dataset_sha256",
+        "request",
+        {"dataset_sha256": "9" * 64},
+        "calibration data: engine sha256 dddddddddddd, now sha256 999999999999",
+    ),
+    Change(
+        "dataset_sha256",
+        "entry",
+        {"dataset_sha256": None},
+        "calibration data: engine none, now sha256 dddddddddddd",
+    ),
+    Change(
+        "samples_sha256",
+        "request",
+        {"samples_sha256": "8" * 64},
+        "samples: engine sha256 555555555555, now sha256 888888888888",
+    ),
+    Change("samples_sha256", "request", {"samples_sha256": None}, "samples: engine sha256 555555555555, now none"),
+    Change(
+        "accuracy_tolerance",
+        "request",
+        {"accuracy_tolerance": 0.0099},
+        "accuracy: engine error 0.01, plan tolerates 0.0099",
+    ),
+    Change("memory", "entry", {"memory": None}, "not signed off: the engine has no memory record"),
+    Change("self_test", "entry", {"self_test_sha256": None}, "not signed off: the engine has no known answers"),
+    power_change("name", "15W", "15W (CPU 2201 MHz, GPU 1300 MHz)"),
+    power_change("cpu_max_mhz", 1510, "MAXN (CPU 1510 MHz, GPU 1300 MHz)"),
+    power_change("gpu_max_mhz", 612, "MAXN (CPU 2201 MHz, GPU 612 MHz)"),
+    Change("power", "request", {"power": None}, "power mode: engine MAXN (CPU 2201 MHz, GPU 1300 MHz), board none"),
+    Change("power", "entry", {"power": None}, "power mode: engine none, board MAXN (CPU 2201 MHz, GPU 1300 MHz)"),
+]
+PAIRS = [(one, other) for one, other in combinations(CHANGES, 2) if one.subject != other.subject]
+AGAIN = Candidate(ENTRY, "unchanged")
 
 
 def test_an_engine_that_fits_is_used_again() -> None:
-    assert decide(REQUEST, ENTRY, HOST, LABEL) == Reuse(ENTRY, "unchanged")
+    assert Case().differences() == []
+    assert decide(REQUEST, [AGAIN], HOST, LABEL) == Reuse(ENTRY, "unchanged")
 
 
 def test_a_model_that_the_store_does_not_have_is_compiled() -> None:
-    assert decide(REQUEST, None, HOST, LABEL) == Compile("no engine yet")
+    assert decide(REQUEST, [], HOST, LABEL) == Compile("no engine yet")
 
 
-def test_a_damaged_engine_is_compiled_again_with_its_damage_as_the_reason() -> None:
-    decision = decide(REQUEST, None, HOST, LABEL, damage="vpr.engine: content altered")
-    assert decision == Compile("engine not usable: vpr.engine: content altered")
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: f"{change.part}-{change.subject}")
+def test_each_single_difference_is_compiled_and_said(change: Change) -> None:
+    case = change.of(Case())
+    assert case.differences() == [change.line]
+    assert decide(case.request, [Candidate(case.entry, "unchanged")], case.host, case.label) == Compile(change.line)
 
 
-def test_a_retrained_source_under_the_same_name_is_compiled() -> None:
-    request = msgspec.structs.replace(REQUEST, source_sha256="b" * 64)
-    assert reason_after(request) == "source changed: engine from sha256 aaaaaaaaaaaa, now bbbbbbbbbbbb"
+def test_each_pair_of_differences_is_compiled_and_both_are_said() -> None:
+    assert len(PAIRS) > 250
+    for one, other in PAIRS:
+        case = one.of(other.of(Case()))
+        assert sorted(case.differences()) == sorted([one.line, other.line])
 
 
-def test_a_source_that_only_moved_is_used_again() -> None:
-    request = msgspec.structs.replace(REQUEST, source=Path("/elsewhere/v3.onnx"))
-    assert isinstance(decide(request, ENTRY, HOST, LABEL), Reuse)
+def test_no_field_of_host_request_and_build_configuration_is_forgotten() -> None:
+    subjects = {change.subject for change in CHANGES}
+    identity = {"model", "source", "build_config", "any_power_mode"}
+    assert subjects >= {f"host.{field}" for field in HostTuple.__struct_fields__}
+    assert subjects >= set(EngineRequest.__struct_fields__) - identity
+    # The dataset is known by its content, not by where it lies.
+    fields = set(BuildConfig.__struct_fields__) - {"calibration_dataset"}
+    assert subjects >= {f"build_config.{field}" for field in fields}
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"precision": "int8"}, "precision: engine fp16, plan int8"),
-        ({"workspace_mb": 2048}, "workspace_mb: engine 1024, plan 2048"),
-        ({"calibration_dataset": Path("/set")}, "calibration_dataset: engine None, plan /set"),
-        (
-            {"optimization_profiles": (("image", (1, 3), (2, 3), (8, 3)),)},
-            "optimization_profiles: engine image 1x3 / 2x3 / 4x3, plan image 1x3 / 2x3 / 8x3",
-        ),
-        ({"optimization_profiles": ()}, "optimization_profiles: engine image 1x3 / 2x3 / 4x3, plan none"),
-    ],
-)
-def test_each_change_of_the_build_configuration_is_compiled(changes: dict[str, Any], reason: str) -> None:
-    assert reason_after(asked(**changes)) == reason
+def test_a_source_and_a_dataset_that_only_moved_are_used_again() -> None:
+    config = msgspec.structs.replace(CONFIG, calibration_dataset=Path("/elsewhere"))
+    request = msgspec.structs.replace(REQUEST, source=Path("/elsewhere/v3.onnx"), build_config=config)
+    assert decide(request, [AGAIN], HOST, LABEL) == Reuse(ENTRY, "unchanged")
 
 
-@pytest.mark.parametrize("field", HostTuple.__struct_fields__)
-def test_each_field_of_the_host_leads_to_a_compilation(field: str) -> None:
-    was = getattr(HOST, field)
-    now = was + 1 if isinstance(was, int) else f"{was}.9"
-    assert (
-        reason_after(host=msgspec.structs.replace(HOST, **{field: now})) == f"host: {field}: engine {was}, host {now}"
+def test_a_plan_that_allows_it_flies_in_another_power_mode() -> None:
+    request = msgspec.structs.replace(REQUEST, power=None, any_power_mode=True)
+    assert power_difference(request, ENTRY) == ""
+    assert isinstance(decide(request, [AGAIN], HOST, LABEL), Reuse)
+
+
+def test_an_error_that_is_exactly_tolerated_is_used_again() -> None:
+    request = msgspec.structs.replace(REQUEST, accuracy_tolerance=ACCURACY.worst)
+    assert isinstance(decide(request, [AGAIN], HOST, LABEL), Reuse)
+
+
+def test_a_tolerance_needs_a_measured_error() -> None:
+    unmeasured = msgspec.structs.replace(ENTRY, accuracy=None)
+    found = differences(REQUEST, unmeasured, HOST, LABEL)
+    assert found == ["accuracy: engine not measured, plan tolerates 0.01"]
+    assert differences(msgspec.structs.replace(REQUEST, accuracy_tolerance=None), unmeasured, HOST, LABEL) == []
+
+
+def test_the_first_engine_that_fits_is_taken_and_says_where_it_is_from() -> None:
+    retrained = Candidate(msgspec.structs.replace(ENTRY, source_sha256="b" * 64), "unchanged")
+    draft = Candidate(msgspec.structs.replace(ENTRY, build_ns=7), "finished by an interrupted run")
+    older = Candidate(ENTRY, "unchanged since generation 3")
+    assert decide(REQUEST, [retrained, draft, older], HOST, LABEL) == Reuse(draft.entry, draft.origin)
+    assert decide(REQUEST, [retrained, older], HOST, LABEL) == Reuse(ENTRY, "unchanged since generation 3")
+
+
+def test_where_none_fits_the_nearest_one_says_what_differs() -> None:
+    nearest = Candidate(msgspec.structs.replace(ENTRY, source_sha256="b" * 64), "unchanged")
+    further = Candidate(msgspec.structs.replace(ENTRY, runtime_label="tensorrt"), "unchanged since generation 3")
+    decision = decide(REQUEST, [nearest, further], HOST, LABEL)
+    assert decision == Compile("source changed: engine from sha256 bbbbbbbbbbbb, now aaaaaaaaaaaa")
+
+
+def test_damage_is_said_whether_another_engine_takes_the_place_or_none() -> None:
+    damage = "vpr.engine: content altered"
+    assert decide(REQUEST, [], HOST, LABEL, damage) == Compile("engine not usable: vpr.engine: content altered")
+    older = Candidate(ENTRY, "unchanged since generation 3")
+    assert decide(REQUEST, [older], HOST, LABEL, damage) == Reuse(
+        ENTRY, "unchanged since generation 3; engine not usable: vpr.engine: content altered"
     )
+    outdated = Candidate(msgspec.structs.replace(ENTRY, runtime_label="tensorrt"), "unchanged since generation 3")
+    assert decide(REQUEST, [outdated], HOST, LABEL, damage) == Compile(f"engine not usable: {damage}")
 
 
-def test_another_runtime_leads_to_a_compilation() -> None:
-    assert reason_after(label="tensorrt") == "runtime: engine onnx_trt_ep[cpu], configured tensorrt"
-
-
-@given(st.booleans(), st.booleans(), st.booleans(), st.booleans())
-def test_an_engine_is_used_again_only_where_nothing_differs(
-    source: bool, precision: bool, host: bool, label: bool
-) -> None:
-    request = asked(precision="mixed") if precision else REQUEST
-    request = msgspec.structs.replace(request, source_sha256="c" * 64) if source else request
-    decision = decide(
-        request, ENTRY, msgspec.structs.replace(HOST, sm=72) if host else HOST, "tensorrt" if label else LABEL
-    )
-    assert isinstance(decision, Reuse) == (not any((source, precision, host, label)))
-    if isinstance(decision, Compile):
-        assert decision.reason.count(";") == sum((source, precision, host, label)) - 1
+@given(st.sets(st.sampled_from(range(len(CHANGES)))))
+def test_an_engine_is_used_again_only_where_nothing_differs(chosen: set[int]) -> None:
+    case = Case()
+    for index in chosen:
+        case = CHANGES[index].of(case)
+    decision = decide(case.request, [Candidate(case.entry, "unchanged")], case.host, case.label)
+    assert isinstance(decision, Reuse) == (not case.differences())
+    if len({CHANGES[index].subject for index in chosen}) == len(chosen):
+        assert isinstance(decision, Reuse) == (not chosen)

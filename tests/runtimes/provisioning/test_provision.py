@@ -42,8 +42,8 @@ def save_source(path: Path, seed: int) -> Path:
     return path
 
 
-def section(source: Path, *, workspace_mb: int = 1024, rows: int | None = None) -> ModelSection:
-    profiles = {} if rows is None else {"x": ProfileSection(min=(1, 4), opt=(1, 4), max=(rows, 4))}
+def section(source: Path, *, workspace_mb: int = 1024, rows: int = 4) -> ModelSection:
+    profiles = {"x": ProfileSection(min=(1, 4), opt=(1, 4), max=(rows, 4))}
     return ModelSection(source=source, precision="fp32", deadline_ms=100, workspace_mb=workspace_mb, profiles=profiles)
 
 
@@ -160,7 +160,7 @@ def test_a_changed_build_configuration_is_compiled(plan: FlightPlan, first: Gene
     second = provision(changed, progress=progress)
     assert progress.decisions()["vpr"] == (
         "compile",
-        "workspace_mb: engine 1024, plan 512; optimization_profiles: engine none, plan x 1x4 / 1x4 / 8x4",
+        "workspace_mb: engine 1024, plan 512; optimization_profiles: engine x 1x4 / 1x4 / 4x4, plan x 1x4 / 1x4 / 8x4",
     )
     assert outdated_models(changed, second) == {}
 
@@ -201,16 +201,30 @@ def test_a_damaged_store_is_provisioned_anew(plan: FlightPlan, progress: Progres
     np.testing.assert_array_equal(run(plan, "vpr"), weight(1))
 
 
-def test_a_failed_build_commits_nothing_and_names_the_model(plan: FlightPlan, first: Generation) -> None:
+def test_a_failed_build_commits_nothing_and_what_was_finished_is_there_for_the_next_run(
+    plan: FlightPlan, first: Generation, progress: Progress
+) -> None:
     save_source(plan.models["vpr"].source, seed=9)
     source = plan.models["matcher"].source
     source.write_bytes(source.read_bytes()[:-40])
-    with pytest.raises(EngineBuildError, match=r"matcher was not compiled.*lightglue\.onnx.*untouched"):
+    with pytest.raises(
+        EngineBuildError,
+        match=r"matcher was not compiled.*lightglue\.onnx.*untouched; finished and kept for the next run: vpr$",
+    ):
         provision(plan, progress=Progress())
     store = EngineStore(plan.flight.store)
     assert store.current() == first
     assert store.numbers() == [1]
-    assert sorted(path.name for path in plan.flight.store.iterdir()) == [".lock", "current", "gen-000001"]
+    assert sorted(path.name for path in plan.flight.store.iterdir()) == [".drafts", ".lock", "current", "gen-000001"]
+    save_source(source, seed=2)
+    second = provision(plan, progress=progress)
+    assert progress.decisions() == {
+        "vpr": ("reuse", "finished by an interrupted run"),
+        "matcher": ("reuse", "unchanged"),
+    }
+    np.testing.assert_array_equal(run(plan, "vpr"), weight(9))
+    assert second.number == 2
+    assert not (plan.flight.store / ".drafts").exists()
 
 
 def test_a_missing_source_is_refused_before_anything_is_compiled(plan: FlightPlan, progress: Progress) -> None:
@@ -304,7 +318,16 @@ def test_an_exported_torch_program_is_provisioned_once(
     plan = FlightPlan(
         flight=FlightSection(name="survey", store=tmp_path / "engines"),
         runtime=C7InferenceConfig(runtime="pytorch_fp16"),
-        models={"vpr": ModelSection(source=descriptor_pt2, deadline_ms=100)},
+        models={
+            "vpr": ModelSection(
+                source=descriptor_pt2,
+                deadline_ms=100,
+                profiles={
+                    "image": ProfileSection(min=(1, 3, 8, 8), opt=(1, 3, 8, 8), max=(4, 3, 8, 8)),
+                    "bias_by_image": ProfileSection(min=(1, 4), opt=(1, 4), max=(4, 4)),
+                },
+            )
+        },
     )
     generation = provision(plan, progress=Progress())
     assert provision(plan, progress=progress) == generation
