@@ -15,8 +15,8 @@ import numpy as np
 
 from messages import ConfigError
 from messages.tensor import TENSORS_MAX
+from runtimes.store.durable_files import write_atomically
 from runtimes.store.regular_file import read_regular_file
-from runtimes.store.sha256_sidecar import write_atomically
 
 NPZ_MAX_BYTES = 4 * 1024**3
 """Largest file, and largest sum of what is in it."""
@@ -50,7 +50,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     return decode_npz(path, data, max_bytes=NPZ_MAX_BYTES)
 
 
-def decode_npz(path: Path, data: bytes, *, max_bytes: int) -> dict[str, np.ndarray]:
+def decode_npz(path: Path, data: bytes, *, max_bytes: int, arrays_max: int = TENSORS_MAX) -> dict[str, np.ndarray]:
     """The arrays in `data`, which was read from `path` and unpacks to at most `max_bytes`.
 
     Raises ConfigError naming the file, and the array where one is at fault.
@@ -64,9 +64,9 @@ def decode_npz(path: Path, data: bytes, *, max_bytes: int) -> dict[str, np.ndarr
     with archive:
         members = archive.infolist()
         unpacked_bytes = sum(member.file_size for member in members)
-        if len(members) > TENSORS_MAX or unpacked_bytes > max_bytes:
+        if len(members) > arrays_max or unpacked_bytes > max_bytes:
             raise ConfigError(
-                f"{path}: expected at most {TENSORS_MAX} arrays of {max_bytes} bytes together, found {len(members)} of"
+                f"{path}: expected at most {arrays_max} arrays of {max_bytes} bytes together, found {len(members)} of"
                 f" {unpacked_bytes}"
             )
         arrays: dict[str, np.ndarray] = {}
