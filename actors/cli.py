@@ -16,19 +16,24 @@ from rich.table import Table
 from actors.demo.story import tell_story
 from actors.flight.control_socket import declare as send_declaration
 from actors.flight.life import engines_for_takeoff
-from actors.flight.preflight import Verdict, rehearse
+from actors.flight.preflight import rehearse
+from actors.flight.preflight_table import print_verdict
 from actors.flight.process import fly_plan
-from actors.flight.surroundings import check_surroundings
+from actors.flight.surroundings import check_surroundings, load_order, memory_budget
 from messages import (
     DeclarationRefused,
     DeclareAirborne,
     DeclareLanded,
     FlightProcessError,
     MonotonicClock,
+    RuntimeNotAvailableError,
     TelemetryUnavailableError,
 )
 from runtimes import HostTuple, RuntimeAvailability, build_inference_runtime, doctor_runtimes, read_flight_plan
 from runtimes import detect_host as detect_host_tuple
+from runtimes.measurements import PowerMode
+from runtimes.power_mode import detect_power_mode
+from runtimes.store.read_ahead import ReadAhead
 from telemetry import open_thermal_source
 
 DECLARE_TIMEOUT_S = 5.0
@@ -40,9 +45,13 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON docu
 
 
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
-    """What `c7 doctor` found. `permissions` maps a device node that exists to what this user may do with it."""
+    """What `c7 doctor` found. `permissions` maps a device node that exists to what this user may do with it.
+
+    `power` is a Jetson's power mode, or why it cannot be told; None elsewhere.
+    """
 
     host: HostTuple
+    power: PowerMode | str | None
     runtimes: list[RuntimeAvailability]
     thermal: str
     permissions: dict[str, str]
@@ -54,6 +63,7 @@ def doctor(as_json: bool) -> None:
     """Say what this machine is, which runtimes can run here and why not, and whether its heat can be seen."""
     diagnosis = Diagnosis(
         host=detect_host_tuple("0"),
+        power=_power_mode(),
         runtimes=doctor_runtimes(),
         thermal=_describe_thermal(),
         permissions={node: _describe_access(node) for node in DEVICE_NODES if Path(node).exists()},
@@ -66,6 +76,8 @@ def doctor(as_json: bool) -> None:
     for name, value in msgspec.structs.asdict(diagnosis.host).items():
         if name != "runtime_version":
             host.add_row(name, escape(str(value)))
+    if diagnosis.power is not None:
+        host.add_row("power mode", escape(_describe_power(diagnosis.power)))
     host.add_row("thermal", escape(diagnosis.thermal))
     for node, access in diagnosis.permissions.items():
         host.add_row(node, access)
@@ -74,6 +86,19 @@ def doctor(as_json: bool) -> None:
     for each in diagnosis.runtimes:
         table.add_row(escape(each.label), "yes" if each.available else "no", escape(each.detail))
     console.print(table)
+
+
+def _power_mode() -> PowerMode | str | None:
+    try:
+        return detect_power_mode()
+    except RuntimeNotAvailableError as error:
+        return f"not known: {error}"
+
+
+def _describe_power(power: PowerMode | str) -> str:
+    if isinstance(power, str):
+        return power
+    return f"{power.name}: CPU up to {power.cpu_max_mhz} MHz, GPU up to {power.gpu_max_mhz} MHz"
 
 
 def _describe_thermal() -> str:
@@ -95,39 +120,18 @@ def _describe_access(node: str) -> str:
 @PLAN
 @JSON
 def preflight(plan_path: Path, as_json: bool) -> int:
-    """Rehearse the takeoff: verify, load, run, measure, release; a go or a no-go."""
+    """Rehearse the takeoff: verify, load, self-test, run, measure, release; a go or a no-go."""
     plan = read_flight_plan(plan_path)
     check_surroundings(plan, MonotonicClock())
     _, entries = engines_for_takeoff(plan)
-    verdict = rehearse(plan, build_inference_runtime(plan.runtime), entries)
+    memory = memory_budget(plan, entries)
+    with ReadAhead([] if memory.shortages else load_order(plan, entries)) as ahead:
+        verdict = rehearse(plan, build_inference_runtime(plan.runtime, read=ahead.read), entries, memory)
     if as_json:
         _print_json(verdict)
     else:
-        _print_verdict(verdict)
+        print_verdict(verdict, Console())
     return 0 if verdict.go else 1
-
-
-def _print_verdict(verdict: Verdict) -> None:
-    console = Console()
-    table = Table("model", "first", "median", "worst", "deadline", "calls", "worst x calls", title="milliseconds")
-    for engine in verdict.engines:
-        table.add_row(
-            escape(engine.model),
-            f"{engine.first_run_ms:.1f}",
-            f"{engine.median_run_ms:.1f}",
-            f"{engine.worst_run_ms:.1f}",
-            f"{engine.deadline_ms:g}",
-            f"{engine.calls_per_frame:g}",
-            f"{engine.calls_per_frame * engine.worst_run_ms:.0f}",
-        )
-    if verdict.engines:
-        console.print(table)
-        period = f" of {verdict.frame_period_ms:.0f} ms" if math.isfinite(verdict.frame_period_ms) else ""
-        console.print(f"one frame: {verdict.frame_ms:.0f} ms{period}")
-    for problem in verdict.problems:
-        console.print(f"NO-GO  {problem}", markup=False, highlight=False, style="red")
-    if verdict.go:
-        console.print("GO", style="green")
 
 
 @click.command()

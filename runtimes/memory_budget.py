@@ -1,7 +1,7 @@
 """Whether the memory lasts for all engines, reckoned before the first one is loaded.
 
 On a Jetson the engines, their activations and the file buffers share one memory with everything else. The engines load
-one after the other; each has its file in memory until it is loaded, with it what is read ahead of the next ones, and
+one after the other; each has its file in memory until it is loaded, beside it what is read ahead of the next ones, and
 keeps what it loaded and what its runs took. The highest of these sums is held against what is available.
 """
 
@@ -17,6 +17,7 @@ from runtimes.config import C7InferenceConfig
 from runtimes.host import is_jetson
 from runtimes.inference_runtime import EngineCacheEntry
 from runtimes.measurements import MemoryUse
+from runtimes.store.read_ahead import READ_AHEAD_LIMIT_BYTES
 
 MIB = 1024**2
 MEMINFO = Path("proc/meminfo")
@@ -33,8 +34,8 @@ class AvailableMemory(msgspec.Struct, frozen=True, kw_only=True):
 class LoadStep(msgspec.Struct, frozen=True, kw_only=True):
     """One engine at its turn. Bytes; `peak_bytes` counts the engines before it, the device's part apart from it.
 
-    `buffer_bytes` are engine files in memory: its own and what is read ahead. `estimated` where the engine brings no
-    measurement: its file's size is then counted as load and once more as run.
+    `buffer_bytes` are engine files in memory: its own, which is being loaded, and what is read ahead of the next ones.
+    `estimated` where the engine brings no measurement: its file's size is then counted as load and once more as run.
     """
 
     model: str
@@ -78,7 +79,11 @@ class MemoryBudget(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan_memory(
-    entries: Sequence[EngineCacheEntry], available: AvailableMemory, *, reserve_mb: int, read_ahead_bytes: int
+    entries: Sequence[EngineCacheEntry],
+    available: AvailableMemory,
+    *,
+    reserve_mb: int,
+    read_ahead_bytes: int = READ_AHEAD_LIMIT_BYTES,
 ) -> MemoryBudget:
     """Pure. `entries` in the order of loading; `read_ahead_bytes` bounds the files that are read before their turn."""
     steps: list[LoadStep] = []
@@ -86,7 +91,8 @@ def plan_memory(
     left_bytes = sum(entry.engine_size_bytes for entry in entries)
     for entry in entries:
         use = entry.memory or _estimate(entry.engine_size_bytes, on_device=available.device_bytes is not None)
-        buffer_bytes = max(entry.engine_size_bytes, min(read_ahead_bytes, left_bytes))
+        left_bytes -= entry.engine_size_bytes
+        buffer_bytes = entry.engine_size_bytes + min(read_ahead_bytes, left_bytes)
         resident += use.load_bytes + use.run_bytes
         device_resident += use.device_load_bytes + use.device_run_bytes
         steps.append(
@@ -102,7 +108,6 @@ def plan_memory(
                 estimated=entry.memory is None,
             )
         )
-        left_bytes -= entry.engine_size_bytes
     return MemoryBudget(steps=tuple(steps), available=available, reserve_bytes=reserve_mb * MIB)
 
 

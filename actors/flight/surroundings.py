@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from loguru import logger
+
 from actors.consumer import check_classes
 from actors.flight.recovery import format_flight_id
-from messages import Clock, ConfigError
-from runtimes import FlightPlan
+from messages import Clock, ConfigError, RuntimeNotAvailableError, TakeoffRefusedError, describe_error
+from runtimes import EngineCacheEntry, FlightPlan
+from runtimes.memory_budget import MemoryBudget, plan_memory, read_available_memory, refuse_if_short
 from telemetry import ThermalSource, open_thermal_source
 
 
@@ -30,6 +34,31 @@ def thermal_source(plan: FlightPlan, clock: Clock) -> ThermalSource | Literal["a
     if plan.thermal.source == "auto":
         return "auto"
     return open_thermal_source(plan.thermal.source, plan.thermal.trace, clock)
+
+
+def load_order(plan: FlightPlan, entries: Mapping[str, EngineCacheEntry]) -> list[EngineCacheEntry]:
+    """The engines as they are loaded: the most urgent first."""
+    return sorted(entries.values(), key=lambda entry: plan.models[entry.model].priority)
+
+
+def memory_budget(plan: FlightPlan, entries: Mapping[str, EngineCacheEntry]) -> MemoryBudget:
+    """What loading takes, against what is available now. Raises RuntimeNotAvailableError where that cannot be read."""
+    available = read_available_memory(plan.runtime)
+    return plan_memory(load_order(plan, entries), available, reserve_mb=plan.flight.memory_reserve_mb)
+
+
+def check_memory(plan: FlightPlan, entries: Mapping[str, EngineCacheEntry], *, in_the_air: bool) -> None:
+    """Refuse a takeoff whose engines do not fit into memory, before the first one is loaded.
+
+    Raises TakeoffRefusedError, RuntimeNotAvailableError. In the air nothing is refused, it is only logged: what fits
+    flies, and an engine that does not is the supervisor's to handle.
+    """
+    try:
+        refuse_if_short(memory_budget(plan, entries))
+    except (TakeoffRefusedError, RuntimeNotAvailableError) as error:
+        if not in_the_air:
+            raise
+        logger.error("C7 memory may not last for all engines; {}", describe_error(error))
 
 
 def _check_folder(folder: Path, key: str) -> None:

@@ -68,9 +68,7 @@ def test_a_large_engine_is_dearest_when_it_loads_last() -> None:
     assert max(peaks_mb(plan(small, large))) == 1120
 
 
-@pytest.mark.parametrize(
-    ("ahead_mb", "buffers_mb"), [(0, [30, 20, 10]), (25, [30, 25, 10]), (45, [45, 30, 10]), (512, [60, 30, 10])]
-)
+@pytest.mark.parametrize(("ahead_mb", "buffers_mb"), [(0, [30, 20, 10]), (25, [55, 30, 10]), (512, [60, 30, 10])])
 def test_files_that_are_read_ahead_count_up_to_their_limit_and_to_what_is_left(
     ahead_mb: int, buffers_mb: list[int]
 ) -> None:
@@ -131,20 +129,20 @@ engines = st.builds(
 
 @given(entries=st.lists(engines, min_size=1, max_size=6), ahead_mb=st.integers(0, 1000))
 def test_no_moment_of_a_takeoff_needs_more_than_was_reckoned(entries: list[EngineCacheEntry], ahead_mb: int) -> None:
-    """Against a takeoff that is played through: files ahead fill their limit, an engine's own file is always there."""
+    """Against a takeoff played through: an engine's own file is handed over, and the next ones fill the limit."""
     budget = plan(*entries, ahead_mb=ahead_mb)
     highest = max(step.peak_bytes for step in budget.steps)
     resident = 0
     for index, entry in enumerate(entries):
         ahead = 0
-        for each in entries[index:]:  # as many whole files as fit the limit
+        for each in entries[index + 1 :]:  # as many whole files as fit the limit
             if ahead + each.engine_size_bytes <= ahead_mb * MIB:
                 ahead += each.engine_size_bytes
         use = entry.memory or MemoryUse(load_bytes=entry.engine_size_bytes, run_bytes=entry.engine_size_bytes)
         resident += use.load_bytes
-        assert resident + max(ahead, entry.engine_size_bytes) <= highest
+        assert resident + entry.engine_size_bytes + ahead <= highest
         resident += use.run_bytes
-        assert resident <= highest
+        assert resident + ahead <= highest
 
 
 @given(entries=st.lists(engines, min_size=2, max_size=6), dropped=st.integers(0, 5))
