@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+from pathlib import Path, PurePosixPath
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from messages import ConfigError
 from runtimes.inference_runtime import HostTuple, Precision
+from runtimes.store.engine_artifact import engine_files, optional_files
 from runtimes.store.engine_filename import FILENAME_MAX_CHARS, EngineFilenameSchema, check_model_name
 
 MODELS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}", fullmatch=True).filter(lambda name: ".." not in name)
@@ -69,6 +74,53 @@ def test_any_text_is_read_back_exactly_or_refused(name: str) -> None:
     assert name.isascii()
 
 
+AWKWARD = st.text(st.sampled_from("a0._-+/\\\0\n é…٣"), max_size=12) | st.text(max_size=250)
+
+
+@given(
+    AWKWARD | MODELS, st.integers(-10, 10_000), AWKWARD | VERSIONS, AWKWARD | VERSIONS, st.text(max_size=8) | PRECISIONS
+)
+def test_whatever_its_parts_a_name_is_one_plain_file_and_reads_back_or_there_is_none(
+    model: str, sm: int, jetpack: str, tensorrt: str, precision: str
+) -> None:
+    try:
+        schema = EngineFilenameSchema(
+            model=model,
+            sm=sm,
+            jetpack=jetpack,
+            tensorrt=tensorrt,
+            precision=precision,  # type: ignore[arg-type]
+        )
+    except ConfigError:
+        return
+    name = schema.format()
+    assert EngineFilenameSchema.parse(name) == schema
+    assert PurePosixPath(name).name == name
+    assert not name.startswith((".", "-"))
+    assert ".." not in name
+    assert re.fullmatch(r"[!-~]{1,200}", name)
+
+
+@given(MODELS, VERSIONS, PRECISIONS, st.data())
+def test_no_change_of_one_character_reads_as_the_same_engine(
+    model: str, version: str, precision: Precision, data: st.DataObject
+) -> None:
+    schema = EngineFilenameSchema(model=model, sm=87, jetpack=version, tensorrt=version, precision=precision)
+    name = schema.format()
+    at = data.draw(st.integers(0, len(name) - 1))
+    other = name[:at] + data.draw(st.characters().filter(lambda character: character != name[at])) + name[at + 1 :]
+    with contextlib.suppress(ConfigError):
+        assert EngineFilenameSchema.parse(other) != schema
+
+
+@pytest.mark.parametrize("part", ["/", "\\", "..", "../x", "6/2", "6..2", "é", "٣", "6.2\n", "", " ", "6" * 300])
+@pytest.mark.parametrize("field", ["jetpack", "tensorrt"])
+def test_a_version_that_cannot_be_said_in_a_file_name_is_refused(field: str, part: str) -> None:
+    versions = {"jetpack": "6.2", "tensorrt": "10.3", field: part}
+    with pytest.raises(ConfigError, match="engine file"):
+        EngineFilenameSchema(model="vpr", sm=87, precision="fp16", **versions)
+
+
 @given(st.text(max_size=100))
 def test_any_model_name_is_safe_in_a_file_name_or_refused(model: str) -> None:
     assume(not (model.isascii() and model.replace("_", "").isalnum()))
@@ -114,5 +166,8 @@ def test_the_longest_name_leaves_room_for_the_suffixes_of_its_neighbours() -> No
     model = "m" * (FILENAME_MAX_CHARS - fixed)
     named = EngineFilenameSchema(model=model, sm=87, jetpack="6.2", tensorrt="10.3", precision="fp16")
     assert len(named.format()) == FILENAME_MAX_CHARS
+    engine = Path(named.format())
+    for path in (*engine_files(engine), *optional_files(engine)):
+        assert len(path.name) <= 255
     with pytest.raises(ConfigError, match="shorten"):
         EngineFilenameSchema(model=model + "m", sm=87, jetpack="6.2", tensorrt="10.3", precision="fp16")
