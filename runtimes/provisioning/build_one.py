@@ -1,4 +1,4 @@
-"""`python -m runtimes.provisioning.build_one FD PARENT`: the child process in which one engine is compiled.
+"""`python -m runtimes.provisioning.build_one FD PARENT`: the child process in which one engine is built.
 
 The request is read from stdin, the answer is written to the pipe with the number FD; PARENT is the provisioner's
 process. Libraries may print what they like on stdout and stderr, run out of memory or crash: the provisioner
@@ -15,10 +15,11 @@ import sys
 
 import msgspec
 
-from messages.errors import C7Error, EngineBuildError
-from runtimes.config import RuntimeName
+from messages.errors import C7Error
+from runtimes.config import C7InferenceConfig, RuntimeName
 from runtimes.host import detect_host
 from runtimes.inference_factory import build_inference_runtime
+from runtimes.inference_runtime import HostTuple
 from runtimes.provisioning.build_request import (
     REQUEST_MAX_BYTES,
     Answer,
@@ -31,6 +32,7 @@ from runtimes.provisioning.build_request import (
     decode_request,
     encode,
 )
+from runtimes.provisioning.signed_build import build_signed_off, compile_folder
 
 _LIBRARY: dict[RuntimeName, str] = {"tensorrt": "tensorrt", "onnx_trt_ep": "onnxruntime", "pytorch_fp16": "torch"}
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -55,27 +57,23 @@ def answer_request(request: Request) -> Answer:
 
 
 def _probe(request: ProbeRuntime) -> RuntimeProbed:
-    config = request.config
-    runtime = build_inference_runtime(config)
-    version = str(importlib.import_module(_LIBRARY[config.runtime]).__version__)
-    return RuntimeProbed(runtime.current_runtime_label(), detect_host(version, device_index=config.device_index))
+    runtime = build_inference_runtime(request.config)
+    return RuntimeProbed(runtime.current_runtime_label(), _host(request.config))
 
 
 def _build(request: BuildEngine) -> EngineBuilt:
-    runtime = build_inference_runtime(msgspec.structs.replace(request.config, engine_dir=request.directory))
-    # A runtime names the engine after its source; the plan's name for the model may be another.
-    named = request.scratch / f"{request.model}{request.source.suffix}"
-    named.symlink_to(request.source)
-    try:
-        entry = runtime.compile_engine(named, request.build_config)
-    except C7Error as error:
-        raise type(error)(str(error).replace(str(named), str(request.source))) from error
-    if entry.source_sha256 != request.source_sha256:
-        raise EngineBuildError(
-            f"{request.source}: the source changed while it was provisioned: expected sha256"
-            f" {request.source_sha256}, found {entry.source_sha256}; provision again once it is complete"
-        )
-    return EngineBuilt(entry.path.name)
+    config = msgspec.structs.replace(
+        request.config,
+        engine_dir=compile_folder(request),
+        storage_room_bytes=request.room_bytes,
+        timing_cache_dir=request.timing_cache,
+    )
+    return build_signed_off(request, build_inference_runtime(config), _host(config))
+
+
+def _host(config: C7InferenceConfig) -> HostTuple:
+    version = str(importlib.import_module(_LIBRARY[config.runtime]).__version__)
+    return detect_host(version, device_index=config.device_index)
 
 
 def _die_with(parent: int) -> None:

@@ -22,6 +22,7 @@ from messages.tensor import Name
 from runtimes.config import C7InferenceConfig
 from runtimes.inference_runtime import BuildConfig, HostTuple
 from runtimes.path_text import decode_path, encode_path
+from runtimes.self_test import SELF_TEST_TOLERANCE
 
 REQUEST_MAX_BYTES: Final = 1024 * 1024
 ANSWER_MAX_BYTES: Final = 64 * 1024
@@ -36,7 +37,8 @@ class ProbeRuntime(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=
 class BuildEngine(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True, kw_only=True):
     """Compile `source` for `model`, load it, find out what it takes and gives, and put it into `directory`.
 
-    Paths are absolute; `scratch` is empty. `samples` and `accuracy_tolerance` are the plan's. `room_bytes` is what the
+    Paths are absolute; `scratch` is empty and on the file system of `directory`. `samples`, `accuracy_tolerance` and
+    `self_test_tolerance` are the plan's. `room_bytes` is what the
     storage budget has left. `calibration_cache` is the one of a former build, to be used where it can be trusted.
     `timing_cache` is a folder of this build's own with what former builds timed; what it leaves there is kept.
     """
@@ -50,6 +52,7 @@ class BuildEngine(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=T
     scratch: Path
     samples: Path | None = None
     accuracy_tolerance: float | None = None
+    self_test_tolerance: float = SELF_TEST_TOLERANCE
     room_bytes: int | None = None
     calibration_cache: Path | None = None
     timing_cache: Path | None = None
@@ -63,9 +66,13 @@ class RuntimeProbed(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields
 
 
 class EngineBuilt(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """The engine lies in the directory under this name, with metadata and sidecar."""
+    """The engine lies in the directory under this name, signed off, with all that belongs to it.
+
+    `no_accuracy_because` says why no accuracy was recorded, where none was.
+    """
 
     engine: str
+    no_accuracy_because: str = ""
 
 
 class RequestFailed(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
