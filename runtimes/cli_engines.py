@@ -15,8 +15,10 @@ from runtimes.store.engine_store import EngineStore
 from runtimes.store.signed_generation import sign_generation
 from runtimes.store.signing_key import read_private_key, read_public_key
 from runtimes.store.store_check import GenerationCheck, SignatureState, StoreCheck, check_store
+from runtimes.store.verification import HashedSoFar
 
 FAILED = 1
+MIB = 1024 * 1024
 
 PLACE = click.argument("place", metavar="PLACE", type=click.Path(path_type=Path))
 """A flight plan, or the folder of a store."""
@@ -95,7 +97,7 @@ def verify(place: Path, key_path: Path | None, as_json: bool) -> int:
         checked = check_store(
             found.store,
             public_key,
-            checking=None if status is None else lambda each: status.update(f"hashing generation {each}"),
+            hashing=None if status is None else lambda each, so_far: status.update(_describe_hashing(each, so_far)),
         )
     finally:
         if status is not None:
@@ -125,6 +127,10 @@ def _print_check(checked: StoreCheck) -> None:
         for text in problems.values():
             console.print(f"DAMAGED  {text}", markup=False, highlight=False, soft_wrap=True, style="red")
     console.print("the store is whole" if checked.ok else "the store is not as it should be", highlight=False)
+
+
+def _describe_hashing(number: int, so_far: HashedSoFar) -> str:
+    return f"generation {number}: {so_far.bytes_done / MIB:.0f} of {so_far.bytes_total / MIB:.0f} MiB hashed"
 
 
 def _describe_signature(each: GenerationCheck) -> str:

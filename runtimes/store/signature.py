@@ -153,8 +153,8 @@ def check_genuine(path: Path, found: ManifestSignature, manifest_sha256: Sha256)
         )
     if found.manifest_sha256 != manifest_sha256:
         raise ManifestSignatureError(
-            f"{path}: signs another manifest: expected sha256 {manifest_sha256}, found {found.manifest_sha256};"
-            f" {REMEDY}"
+            f"{path}: signs another manifest than manifest.json: expected sha256 {manifest_sha256}, found"
+            f" {found.manifest_sha256}; {REMEDY}"
         )
 
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from messages.errors import EngineDeserializeError, EngineStoreError, ManifestSignatureError
+from messages.errors import EngineStoreError, ManifestSignatureError
 from messages.lifecycle import Sha256
-from runtimes.store.engine_artifact import verify_artifact
+from runtimes.store.durable_files import PART_SUFFIX, write_atomically
 from runtimes.store.engine_store import CURRENT_NAME, EngineStore, store_errors
 from runtimes.store.manifest import MANIFEST_MAX_BYTES, MANIFEST_NAME, decode_manifest
 from runtimes.store.regular_file import read_regular_file
-from runtimes.store.sha256_sidecar import sha256_of, write_atomically
+from runtimes.store.sha256_sidecar import sha256_of
 from runtimes.store.signature import (
     SIGNATURE_NAME,
     read_signature,
@@ -20,6 +20,7 @@ from runtimes.store.signature import (
     signature_path,
 )
 from runtimes.store.store_lock import store_lock
+from runtimes.store.verification import verify_generation
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -68,7 +69,7 @@ def sign_generation(
         path = signature_path(store.path_of(chosen) / MANIFEST_NAME)
         with store_errors(store.root, "written"):
             _remove_leftovers(store, chosen)
-            write_atomically(path, signature.format())
+            write_atomically(path, signature.format(), store.disk)
     return SignedGeneration(
         generation=chosen,
         version=signature.version,
@@ -130,17 +131,12 @@ def _check_whole(store: EngineStore, number: int, manifest_sha256: Sha256) -> No
     generation = store.generation(number)
     if generation.manifest_sha256 != manifest_sha256:
         raise EngineStoreError(f"{generation.path / MANIFEST_NAME}: changed while it was read; nothing was signed")
-    problems = list(generation.damaged.values())
-    for entry in generation.entries.values():
-        try:
-            verify_artifact(entry)
-        except EngineDeserializeError as error:  # noqa: PERF203 - each engine is judged on its own
-            problems.append(str(error))
+    problems = [finding.problem for finding in verify_generation(generation)]
     if problems:
         raise EngineStoreError(f"generation {number} is not whole, and was not signed: {'; '.join(problems)}")
 
 
 def _remove_leftovers(store: EngineStore, number: int) -> None:
     """What a signer left that was killed; no other one is at work, because the lock is held."""
-    for path in store.path_of(number).glob(f".{SIGNATURE_NAME}.*.part"):
+    for path in store.path_of(number).glob(f".{SIGNATURE_NAME}.*{PART_SUFFIX}"):
         store.disk.unlink(path)

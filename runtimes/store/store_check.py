@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from messages.errors import EngineDeserializeError, EngineStoreError, ManifestSignatureError
+from messages.errors import EngineStoreError, ManifestSignatureError
 from messages.lifecycle import Sha256
-from runtimes.store.engine_artifact import verify_artifact
 from runtimes.store.engine_store import CURRENT_NAME, EngineStore, Generation
 from runtimes.store.manifest import MANIFEST_NAME
 from runtimes.store.signature import (
@@ -22,13 +22,17 @@ from runtimes.store.signature import (
     signature_path,
 )
 from runtimes.store.signing_key import PublicKey
+from runtimes.store.verification import HashedSoFar, verify_generation
 
 SignatureState = Literal["none", "verified", "other_key", "not_compared", "damaged"]
 """`verified` is by the key that was asked for; `not_compared` is genuine, but no key was given to hold it against."""
 
+Hashing = Callable[[int, HashedSoFar], None]
+"""Hears, on the caller's thread, which generation is being hashed and how far that is."""
+
 
 class GenerationCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """One generation. `problems` maps a file or a model of it, relative to the store, to what is wrong."""
+    """One generation. `problems` maps a file, relative to the store, to what is wrong with it."""
 
     number: int
     current: bool
@@ -53,9 +57,9 @@ def check_store(
     store: EngineStore,
     public_key: PublicKey | None,
     *,
-    checking: Callable[[int], None] | None = None,
+    hashing: Hashing | None = None,
 ) -> StoreCheck:
-    """Hash every file of every generation and check every signature; `checking` hears of each generation.
+    """Hash every file of every generation and check every signature.
 
     With a public key the current generation must be signed with it; older ones may be unsigned or signed with another
     key, which shows. A damaged signature is a problem wherever it lies. Raises EngineStoreError for a store that
@@ -76,10 +80,8 @@ def check_store(
         problems.update(_why_current_is_wrong(store, named, numbers))
     generations = []
     for number in numbers:
-        if checking is not None:
-            checking(number)
         is_current = named is not None and number == named[0]
-        generations.append(_check_generation(store, number, public_key, is_current=is_current))
+        generations.append(_check_generation(store, number, public_key, hashing, is_current=is_current))
     return StoreCheck(
         store=str(store.root),
         current=None if named is None else named[0],
@@ -102,7 +104,7 @@ def _why_current_is_wrong(store: EngineStore, named: tuple[int, str] | None, num
 
 
 def _check_generation(
-    store: EngineStore, number: int, public_key: PublicKey | None, *, is_current: bool
+    store: EngineStore, number: int, public_key: PublicKey | None, hashing: Hashing | None, *, is_current: bool
 ) -> GenerationCheck:
     folder = store.path_of(number)
     problems: dict[str, str] = {}
@@ -110,7 +112,7 @@ def _check_generation(
     try:
         generation = store.generation(number)
         manifest_sha256 = generation.manifest_sha256
-        problems.update(_damaged_files(generation))
+        problems.update(_damaged_files(generation, hashing))
     except EngineStoreError as error:
         problems[f"{folder.name}/{MANIFEST_NAME}"] = str(error)
     state, signature, problem = _check_signature(signature_path(folder / MANIFEST_NAME), manifest_sha256, public_key)
@@ -148,12 +150,7 @@ def _check_signature(
     return ("verified" if signature.key == public_key.hex else "other_key"), signature, ""
 
 
-def _damaged_files(generation: Generation) -> dict[str, str]:
-    """By model: the text names the file."""
-    problems = dict(generation.damaged)
-    for model, entry in generation.entries.items():
-        try:
-            verify_artifact(entry)
-        except EngineDeserializeError as error:  # noqa: PERF203 - each engine is judged on its own
-            problems[model] = str(error)
-    return {f"{generation.path.name}/{model}": text for model, text in problems.items()}
+def _damaged_files(generation: Generation, hashing: Hashing | None) -> dict[str, str]:
+    progress = None if hashing is None else partial(hashing, generation.number)
+    findings = verify_generation(generation, progress=progress)
+    return {f"{generation.path.name}/{finding.file}": finding.problem for finding in findings}

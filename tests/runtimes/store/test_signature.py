@@ -145,7 +145,10 @@ def of_the_other_manifest_but_with_our_hash() -> ManifestSignature:
     ("make", "reason"),
     [
         (lambda: sign_manifest(MANIFEST, STRANGER, 3), "signed with another key: expected "),
-        (lambda: sign_manifest(b"other", GROUND, 3), "signs another manifest: expected sha256 "),
+        (
+            lambda: sign_manifest(b"other", GROUND, 3),
+            "signs another manifest than manifest.json: expected sha256 ",
+        ),
         (signed_by_a_stranger_in_the_name_of_the_ground, "altered: expected a signature that key "),
         (with_a_higher_version, "altered: expected a signature that key "),
         (of_the_other_manifest_but_with_our_hash, "altered: expected a signature that key "),
