@@ -24,6 +24,9 @@ def read_regular_file(
 ) -> bytes:
     """The content of `path`, read once from one opened file, so that what is hashed is what is used.
 
+    Unless `follow_links`, neither the file nor the folder that it lies in may be a symbolic link; the folder is opened
+    once, and the file in it, so that a link which is put in its place meanwhile leads nowhere.
+
     Raises OSError whose `strerror` says what was expected and found: a missing or unreadable file, anything that is
     no regular file, more than `max_bytes`, or a size other than `exact_bytes`.
     """
@@ -43,16 +46,7 @@ def open_regular_file(
     path: Path, *, max_bytes: int, exact_bytes: int | None = None, follow_links: bool = False
 ) -> Iterator[tuple[int, int]]:
     """A descriptor of `path`, open for reading, and its size; checked and raising as `read_regular_file` does."""
-    # O_NONBLOCK: opening a named pipe that nobody writes to would wait for ever.
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow_links else os.O_NOFOLLOW)
-    try:
-        descriptor = os.open(path, flags)
-    except OSError as error:
-        if error.errno == errno.ELOOP and path.is_symlink():
-            raise _refusal(errno.ELOOP, "expected a regular file, found a symbolic link", path) from error
-        if error.errno == errno.ENXIO:
-            raise _refusal(errno.ENXIO, "expected a regular file, found a socket or pipe", path) from error
-        raise
+    descriptor = _open(path, follow_links=follow_links)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -71,6 +65,34 @@ def open_regular_file(
 def changing(path: Path, expected_bytes: int) -> OSError:
     """A file that had `expected_bytes` when it was opened, and had others to read."""
     return _refusal(errno.EINVAL, f"expected {expected_bytes} bytes, found it changing while it was read", path)
+
+
+def _open(path: Path, *, follow_links: bool) -> int:
+    # O_NONBLOCK: opening a named pipe that nobody writes to would wait for ever.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        if follow_links:
+            return os.open(path, flags)
+        folder = _open_folder(path.parent)
+        try:
+            return os.open(path.name, flags | os.O_NOFOLLOW, dir_fd=folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        if error.errno == errno.ELOOP and path.is_symlink():
+            raise _refusal(errno.ELOOP, "expected a regular file, found a symbolic link", path) from error
+        if error.errno == errno.ENXIO:
+            raise _refusal(errno.ENXIO, "expected a regular file, found a socket or pipe", path) from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _open_folder(path: Path) -> int:
+    try:
+        return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except NotADirectoryError as error:
+        if path.is_symlink():
+            raise _refusal(errno.ENOTDIR, f"expected a folder, found a symbolic link at {path}", path) from error
+        raise
 
 
 def _refusal(code: int, text: str, path: Path) -> OSError:
