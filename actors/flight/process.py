@@ -19,7 +19,7 @@ from actors.flight.frame_loop import FrameCounts, FrameLoop
 from actors.flight.journal import Journal
 from actors.flight.life import Life, begin_life, engines_for
 from actors.flight.signals import StopSignals
-from actors.flight.surroundings import check_surroundings, thermal_source
+from actors.flight.surroundings import check_memory, check_surroundings, thermal_source
 from actors.ledger import ModelTally
 from actors.supervision import Supervision, supervise
 from messages import (
@@ -72,8 +72,9 @@ class LifeSummary(msgspec.Struct, frozen=True, kw_only=True):
 def fly_plan(plan: FlightPlan, *, duration_s: float | None = None, log_level: LogLevel = "INFO") -> LifeSummary:
     """Fly until a signal, for `duration_s` seconds, or until the supervisor dies. Main thread only.
 
-    Raises TakeoffRefusedError where an engine is missing, stale or does not load; FlightProcessError where another
-    flight process holds the state folder; JournalError; RestartNeededError where the supervisor died.
+    Raises TakeoffRefusedError where an engine is missing, stale or does not load, or the memory does not last for all;
+    FlightProcessError where another flight process holds the state folder; JournalError; RestartNeededError where the
+    supervisor died.
     """
     clock = MonotonicClock()
     with ExitStack() as ending:
@@ -83,6 +84,7 @@ def fly_plan(plan: FlightPlan, *, duration_s: float | None = None, log_level: Lo
         journal = ending.enter_context(Journal.open(plan.flight.state))
         life = begin_life(plan, journal)
         generation, entries = engines_for(plan, life)
+        check_memory(plan, entries, in_the_air=life.recovery is not None)
         opened = _opened(life, generation, clock)
         # Before the recording is made: a kill in between costs a life's number, not a file name that is taken.
         journal.append(opened)

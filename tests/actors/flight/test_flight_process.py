@@ -246,6 +246,22 @@ def test_preflight_says_go_and_shows_why(flight: Flight, capfd: pytest.CaptureFi
     assert np.isclose(verdict["frame_period_ms"], 50.0)
 
 
+def test_a_takeoff_for_which_the_memory_does_not_last_is_refused_before_anything_is_loaded(
+    flight: Flight, capfd: pytest.CaptureFixture[str]
+) -> None:
+    flight.plan.write_text(
+        flight.plan.read_text().replace('name = "test"', 'name = "test"\nmemory_reserve_mb = 999999999')
+    )
+    assert main(["preflight", str(flight.plan), "--json"]) == 1
+    verdict = json.loads(capfd.readouterr().out)
+    assert verdict["go"] is False
+    assert verdict["engines"] == []
+    assert [step["model"] for step in verdict["memory"]["steps"]] == list(MODELS)
+    assert main(["fly", str(flight.plan), "--for", "1"]) == 1
+    assert "takeoff refused before anything was loaded" in capfd.readouterr().err
+    assert not (flight.folder / "recordings").exists()
+
+
 def test_declaring_without_a_flight_process_says_what_to_do(flight: Flight, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["declare", "airborne", "--flight", str(flight.plan)]) == 1
     assert "c7 fly" in capfd.readouterr().err

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from loguru import logger
 
 from actors.__main__ import main
-from actors.flight.surroundings import check_surroundings
-from messages import ConfigError, MonotonicClock
-from runtimes import read_flight_plan
+from actors.flight.surroundings import check_memory, check_surroundings, load_order, memory_budget
+from messages import ConfigError, MonotonicClock, RuntimeNotAvailableError, TakeoffRefusedError
+from runtimes import FakeRuntime, FlightPlan, read_flight_plan, returns
 
 FRAMES = '[frames]\nsource = "eyes:Camera"\nrate_hz = 3.0\n'
 MODULE = """
@@ -74,3 +75,52 @@ def test_preflight_is_no_go_for_a_consumer_that_fly_would_not_find(
         check(folder, rest=FRAMES + '[consumers.vpr]\nclass = "nowhere:Looker"\n')
     assert main(["preflight", str(folder / "flight.toml")]) == 2
     assert "[consumers.vpr] class: nowhere cannot be imported" in capfd.readouterr().err
+
+
+MODEL = '[models.{name}]\nsource = "{name}.onnx"\nprecision = "fp32"\ndeadline_ms = 200\npriority = {priority}\n'
+FAKE = FakeRuntime({name: [returns({})] for name in ("vpr", "later", "first")})
+
+
+def reserving(folder: Path, reserve_mb: int) -> FlightPlan:
+    (folder / "flight.toml").write_text(
+        f'[flight]\nname = "test"\nmemory_reserve_mb = {reserve_mb}\n[runtime]\nruntime = "onnx_trt_ep"\n'
+        'provider = "cpu"\n'
+        + "".join(MODEL.format(name=name, priority=20 if name == "later" else 10) for name in ("later", "vpr", "first"))
+    )
+    return read_flight_plan(folder / "flight.toml")
+
+
+def test_engines_load_by_priority_and_then_as_the_plan_names_them(folder: Path) -> None:
+    plan = reserving(folder, 0)
+    entries = {model: FAKE.entry(model) for model in plan.models}
+    assert [entry.model for entry in load_order(plan, entries)] == ["vpr", "first", "later"]
+    assert [step.model for step in memory_budget(plan, entries).steps] == ["vpr", "first", "later"]
+
+
+def test_a_takeoff_whose_engines_leave_no_reserve_is_refused(folder: Path) -> None:
+    check_memory(reserving(folder, 0), FAKE.entries(), in_the_air=False)
+    with pytest.raises(TakeoffRefusedError, match=r"memory_reserve_mb.*available are \d+ MiB: \d+ MiB are missing"):
+        check_memory(reserving(folder, 10**9), FAKE.entries(), in_the_air=False)
+
+
+def test_in_the_air_short_memory_is_logged_and_nothing_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    sink = logger.add(lambda line: said.append(str(line)), level="ERROR", format="{message}")
+    try:
+        check_memory(reserving(folder, 10**9), FAKE.entries(), in_the_air=True)
+        assert len(said) == 1
+        assert "C7 memory may not last for all engines" in said[0]
+        assert "memory_reserve_mb" in said[0]
+
+        def unreadable(_config: object) -> None:
+            raise RuntimeNotAvailableError("no MemAvailable here")
+
+        monkeypatch.setattr("actors.flight.surroundings.read_available_memory", unreadable)
+        check_memory(reserving(folder, 0), FAKE.entries(), in_the_air=True)
+        assert "no MemAvailable here" in said[1]
+        with pytest.raises(RuntimeNotAvailableError):
+            check_memory(reserving(folder, 0), FAKE.entries(), in_the_air=False)
+    finally:
+        logger.remove(sink)
