@@ -42,10 +42,11 @@ from runtimes.store.engine_store import (
 )
 from runtimes.store.manifest import MANIFEST_NAME, describe_files
 from runtimes.store.regular_file import read_regular_file
+from runtimes.store.retention import PRUNED_PREFIX
 from runtimes.store.sha256_sidecar import sha256_of
 from runtimes.store.store_lock import store_lock
 
-_LEFTOVERS = (".staging-*", f".{CURRENT_NAME}.*.part", f"{DRAFTS_NAME}/.*")
+_LEFTOVERS = (".staging-*", f"{PRUNED_PREFIX}*", f".{CURRENT_NAME}.*.part", f"{DRAFTS_NAME}/.*")
 
 
 class StagedGeneration:

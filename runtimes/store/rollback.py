@@ -1,0 +1,93 @@
+"""Going back to a generation that was committed before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from messages.errors import EngineStoreError
+from messages.lifecycle import Sha256
+from runtimes.store.durable_files import write_atomically
+from runtimes.store.engine_store import CURRENT_NAME, EngineStore, format_current, store_errors
+from runtimes.store.store_lock import store_lock
+from runtimes.store.verification import HashedSoFar, verify_generation
+
+LOCK_TIMEOUT_S = 30.0
+"""A person waits; a provisioner at work takes minutes, and may commit something else meanwhile."""
+
+
+class RolledBack(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of `current`. `former` is None where it could not be read; `skipped` maps what is damaged to why."""
+
+    former: int | None
+    generation: int
+    manifest_sha256: Sha256
+    skipped: dict[int, str]
+
+
+def roll_back(
+    store: EngineStore,
+    number: int | None = None,
+    *,
+    timeout_s: float = LOCK_TIMEOUT_S,
+    waiting: Callable[[], None] | None = None,
+    progress: Callable[[int, HashedSoFar], None] | None = None,
+) -> RolledBack:
+    """Hash every file of a generation, and make it current: `number`, or the next lower one that is whole.
+
+    Holds the store's lock. Replacing `current` is one step that survives a power cut; a flight in the air keeps the
+    generation that it took off with. Raises EngineStoreError where the generation is missing or damaged, where none
+    is left to go back to, and where the store is held by another or cannot be written: nothing has changed then.
+    """
+    with store_lock(store, timeout_s=timeout_s, waiting=waiting):
+        named, damage = _named_by_current(store)
+        skipped: dict[int, str] = {}
+        if number is not None:
+            if named is not None and named[0] == number:
+                store.current()  # the one generation whose manifest has a hash to be held against
+            sha256 = _verified_sha256(store, number, progress)
+        elif named is None:
+            raise EngineStoreError(f"{damage}. Or say which generation to go back to: --generation N")
+        else:
+            number, sha256, skipped = _next_lower(store, named[0], progress)
+        if named != (number, sha256):
+            with store_errors(store.root, "rolled back"):
+                write_atomically(store.root / CURRENT_NAME, format_current(number, sha256), store.disk)
+    former = None if named is None else named[0]
+    return RolledBack(former=former, generation=number, manifest_sha256=sha256, skipped=skipped)
+
+
+def _named_by_current(store: EngineStore) -> tuple[tuple[int, Sha256] | None, str]:
+    """Number and manifest hash; or None and why there are none."""
+    try:
+        named = store.read_current()
+    except EngineStoreError as error:
+        return None, str(error)
+    return named, "" if named else f"{store.root / CURRENT_NAME}: expected it to name a generation, found no such file"
+
+
+def _next_lower(
+    store: EngineStore, former: int, progress: Callable[[int, HashedSoFar], None] | None
+) -> tuple[int, Sha256, dict[int, str]]:
+    skipped: dict[int, str] = {}
+    for number in sorted((each for each in store.numbers() if each < former), reverse=True):
+        try:
+            return number, _verified_sha256(store, number, progress), skipped
+        except EngineStoreError as error:  # noqa: PERF203 - each generation is judged on its own
+            skipped[number] = str(error)
+    damaged = "".join(f"; generation {number} is damaged: {problem}" for number, problem in skipped.items())
+    raise EngineStoreError(f"{store.root}: expected a whole generation below {former}, found none{damaged}")
+
+
+def _verified_sha256(store: EngineStore, number: int, progress: Callable[[int, HashedSoFar], None] | None) -> Sha256:
+    generation = store.generation(number)
+
+    def tell(so_far: HashedSoFar) -> None:
+        if progress is not None:
+            progress(number, so_far)
+
+    findings = verify_generation(generation, progress=tell)
+    if findings:
+        raise EngineStoreError("; ".join(finding.problem for finding in findings))
+    return generation.manifest_sha256
