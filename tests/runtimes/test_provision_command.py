@@ -39,7 +39,7 @@ def test_a_person_reads_lines_and_a_table(plan: Path) -> None:
     done = CliRunner().invoke(provision, [str(plan)], catch_exceptions=False)
     assert done.exit_code == 0
     assert "vpr: compile: no engine yet" in done.stdout
-    assert "generation 1 is current" in done.stdout
+    assert "committed: generation 1 is current" in done.stdout
     again = CliRunner().invoke(provision, [str(plan)], catch_exceptions=False)
     assert "the store is up to date: generation 1" in again.stdout
 
