@@ -63,6 +63,11 @@ def decode_npz(path: Path, data: bytes, *, max_bytes: int, arrays_max: int = TEN
         ) from error
     with archive:
         members = archive.infolist()
+        promised = _promised_members(data)
+        if len(members) != promised:
+            raise ConfigError(
+                f"{path}: expected {promised} arrays by its own count, found {len(members)}; it is damaged"
+            )
         unpacked_bytes = sum(member.file_size for member in members)
         if len(members) > arrays_max or unpacked_bytes > max_bytes:
             raise ConfigError(
@@ -76,6 +81,15 @@ def decode_npz(path: Path, data: bytes, *, max_bytes: int, arrays_max: int = TEN
                 raise ConfigError(f"{path}: expected each array once, found {name} twice; write the file again")
             arrays[name] = _read_array(path, archive, member, name)
     return arrays
+
+
+def _promised_members(data: bytes) -> int:
+    """How many members the end of the archive says that there are.
+
+    zipfile does not look: one flipped bit in the length of a member's comment hides the next member.
+    """
+    end = data.rfind(b"PK\x05\x06")
+    return int.from_bytes(data[end + 10 : end + 12], "little")
 
 
 def _read_array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> np.ndarray:
