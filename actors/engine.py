@@ -15,6 +15,7 @@ from actors.restart import judge
 from actors.supervised import SupervisedActor, forget_frames
 from messages import (
     NS_PER_MS,
+    NS_PER_S,
     C7Error,
     Clock,
     EngineDied,
@@ -23,23 +24,34 @@ from messages import (
     Infer,
     InferCompleted,
     OutOfMemoryError,
+    SelfTestError,
     describe_error,
 )
 from runtimes import EngineCacheEntry, EngineHandle, InferenceRuntime, deserialize_cached_engine
+from runtimes.self_test import SELF_TEST_TOLERANCE, check_known_answers
+from runtimes.store.engine_artifact import read_self_test
 
 Report = Callable[[EngineLoaded | EngineLoadFailed | EngineDied], None]
 
 
 class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One engine of the flight. A lower `priority` is more urgent."""
+    """One engine of the flight. A lower `priority` is more urgent.
+
+    `self_test_tolerance` bounds the relative error of its known answers after each load; an engine without known
+    answers, which was compiled but never provisioned, has no self-test.
+    """
 
     model: str
     entry: EngineCacheEntry
     priority: int = 100
+    self_test_tolerance: float = SELF_TEST_TOLERANCE
 
 
 class EngineActor(SupervisedActor):
-    """Opens its engine on its own thread, serves it, and tells the supervisor how each of both went."""
+    """Opens its engine on its own thread, tests and serves it, and tells the supervisor how each of them went.
+
+    An engine is loaded once it has given its known answers. `load_timeout_ns` bounds the wait for the device to do so.
+    """
 
     def __init__(
         self,
@@ -50,6 +62,7 @@ class EngineActor(SupervisedActor):
         mailbox: Mailbox,
         clock: Clock,
         report: Report,
+        load_timeout_ns: int,
     ) -> None:
         super().__init__(mailbox)
         self._spec = spec
@@ -58,13 +71,16 @@ class EngineActor(SupervisedActor):
         self._gate = gate
         self._now_ns = clock.monotonic_ns
         self._report = report
+        self._load_timeout_ns = load_timeout_ns
         self._handle: EngineHandle | None = None
+        self._serves = False
 
     def open(self) -> None:
         started_ns = self._now_ns()
         self._handle = deserialize_cached_engine(self._runtime, self._spec.entry)
-        load_ns = self._now_ns() - started_ns
-        self._report(EngineLoaded(self._spec.model, self._generation, load_ns))
+        self._test(self._handle, started_ns + self._load_timeout_ns)
+        self._serves = True
+        self._report(EngineLoaded(self._spec.model, self._generation, self._now_ns() - started_ns))
 
     def handle(self, message: Any) -> None:
         if message is not WORK_AVAILABLE:
@@ -87,12 +103,27 @@ class EngineActor(SupervisedActor):
     def leave(self, cause: str) -> None:
         self.mailbox.abandon("engine_unavailable", cause)
         handle, self._handle = self._handle, None
-        fact = EngineLoadFailed if handle is None else EngineDied
+        fact = EngineDied if self._serves else EngineLoadFailed
         try:
             if handle is not None:
                 self._runtime.release_engine(handle)
         finally:
             self._report(fact(self._spec.model, self._generation, cause))
+
+    def _test(self, handle: EngineHandle, deadline_ns: int) -> None:
+        """One run like any other, through the gate: an engine in flight may be at work. Raises SelfTestError."""
+        answers = read_self_test(self._spec.entry)
+        if answers is None:
+            return
+        if not self._gate.enter(self._spec.priority, deadline_ns):
+            raise SelfTestError(
+                f"{self._spec.model}: self-test not run: the device was busy until its load timeout of"
+                f" {self._load_timeout_ns / NS_PER_S:g} s was over"
+            )
+        try:
+            check_known_answers(self._runtime, handle, answers, self._spec.self_test_tolerance)
+        finally:
+            self._gate.leave()
 
     def _serve(self, pending: Pending) -> None:
         started_ns = self._now_ns()

@@ -32,6 +32,7 @@ from messages import (
     TelemetryUnavailableError,
 )
 from runtimes import EngineCacheEntry, InferenceRuntime
+from runtimes.self_test import SELF_TEST_TOLERANCE
 from telemetry import ThermalSnapshot, ThermalSource, open_thermal_source, stale_after_ns
 
 LOAD_TIMEOUT_S = 120.0
@@ -98,6 +99,7 @@ def supervise(
     engines: Mapping[str, EngineCacheEntry],
     *,
     priorities: Mapping[str, int] | None = None,
+    self_test_tolerances: Mapping[str, float] | None = None,
     mode: Mode = "takeoff",
     thermal: Literal["auto"] | ThermalSource | None = None,
     snapshot: ThermalSnapshot | None = None,
@@ -112,6 +114,9 @@ def supervise(
 
     In mode `takeoff` it returns when every engine is loaded, or stops them all and raises TakeoffRefusedError that
     names each one that is not, and why. In mode `recovery` it returns at once: engines answer as they come back.
+
+    An engine that has known answers is loaded once it has given them, after every restart too, each output within the
+    model's `self_test_tolerances`.
 
     `load_timeout_s` is each engine's own: they load one after the other. While a takeoff waits, `give_up` is asked
     ten times a second on the caller's thread; a text, the reason, ends it in TakeoffRefusedError at once.
@@ -129,7 +134,16 @@ def supervise(
     routes = Routes(Ledger(engines, record), clock)
     readiness = Readiness(engines)
     ranks = priorities or {}
-    specs = [EngineSpec(model=model, entry=entry, priority=ranks.get(model, 100)) for model, entry in engines.items()]
+    tolerances = self_test_tolerances or {}
+    specs = [
+        EngineSpec(
+            model=model,
+            entry=entry,
+            priority=ranks.get(model, 100),
+            self_test_tolerance=tolerances.get(model, SELF_TEST_TOLERANCE),
+        )
+        for model, entry in engines.items()
+    ]
     with ExitStack() as undo:
         timers = TimerThread(clock)
         undo.callback(timers.close)

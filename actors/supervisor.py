@@ -156,7 +156,14 @@ class RuntimeSupervisor(SupervisedActor):
         slot.mailbox = Mailbox()
         slot.state = "loading"
         slot.ref = EngineActor.start(
-            slot.spec, slot.generation, self._runtime, self._gate, slot.mailbox, self._clock, self.post
+            slot.spec,
+            slot.generation,
+            self._runtime,
+            self._gate,
+            slot.mailbox,
+            self._clock,
+            self.post,
+            self._load_timeout_ns,
         )
         overdue = LoadOverdue(slot.spec.model, slot.generation)
         slot.cancel_overdue = self._timers.after(self._load_timeout_ns, lambda: self.post(overdue))

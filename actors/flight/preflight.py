@@ -134,6 +134,7 @@ def rehearse(
             runtime,
             entries,
             priorities={model: section.priority for model, section in plan.models.items()},
+            self_test_tolerances={model: section.self_test_tolerance for model, section in plan.models.items()},
             load_timeout_s=plan.flight.load_timeout_s,
             clock=clock,
         )

@@ -178,6 +178,7 @@ class _FlightProcess:
             build_inference_runtime(plan.runtime, snapshot, read),
             entries,
             priorities={model: section.priority for model, section in plan.models.items()},
+            self_test_tolerances={model: section.self_test_tolerance for model, section in plan.models.items()},
             mode="takeoff" if self._life.recovery is None else "recovery",
             thermal=thermal_source(plan, self._clock),
             snapshot=snapshot,
