@@ -16,9 +16,11 @@ import click
 import msgspec
 
 from actors.cli import declare, demo, doctor, fly, preflight
+from actors.cli_engines import prune
 from actors.flight.process import RestartNeededError
 from messages import C7Error, ConfigError
 from runtimes.cli import provision
+from runtimes.cli_engine_store import list_generations, rollback
 from runtimes.cli_engines import engines
 from runtimes.cli_infer import infer
 from telemetry import configure_logging
@@ -39,6 +41,8 @@ def c7() -> None:
 
 for command in (doctor, provision, engines, preflight, fly, declare, infer, demo):
     c7.add_command(command)
+for command in (list_generations, rollback, prune):
+    engines.add_command(command)
 
 
 def exit_code(error: BaseException) -> int:

@@ -6,7 +6,7 @@ import msgspec
 
 from messages.errors import EngineStoreError
 from runtimes.inference_runtime import EngineCacheEntry, Precision
-from runtimes.store.engine_store import EngineStore
+from runtimes.store.engine_store import CURRENT_NAME, EngineStore
 from runtimes.store.storage_budget import stored_bytes
 
 
@@ -57,7 +57,10 @@ def take_inventory(store: EngineStore) -> StoreInventory:
         named = store.read_current()
         current = None if named is None else named[0]
         if named is None and numbers:
-            problem = "no generation is current: the file `current` is missing; point it at one: c7 engines rollback"
+            problem = (
+                f"{store.root / CURRENT_NAME}: expected it to name a generation, found no such file; point it at one:"
+                " c7 engines rollback --generation N"
+            )
         store.current()
     except EngineStoreError as error:
         problem = str(error)

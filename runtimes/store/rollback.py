@@ -40,10 +40,13 @@ def roll_back(
     generation that it took off with. Raises EngineStoreError where the generation is missing or damaged, where none
     is left to go back to, and where the store is held by another or cannot be written: nothing has changed then.
     """
+    if not store.numbers():  # before a lock file is left in a folder that is no store
+        raise EngineStoreError(f"{store.root}: expected a store with generations to go back to, found none")
     with store_lock(store, timeout_s=timeout_s, waiting=waiting):
         named, damage = _named_by_current(store)
         skipped: dict[int, str] = {}
         if number is not None:
+            _check_present(store, number)
             if named is not None and named[0] == number:
                 store.current()  # the one generation whose manifest has a hash to be held against
             sha256 = _verified_sha256(store, number, progress)
@@ -56,6 +59,13 @@ def roll_back(
                 write_atomically(store.root / CURRENT_NAME, format_current(number, sha256), store.disk)
     former = None if named is None else named[0]
     return RolledBack(former=former, generation=number, manifest_sha256=sha256, skipped=skipped)
+
+
+def _check_present(store: EngineStore, number: int) -> None:
+    numbers = store.numbers()
+    if number not in numbers:
+        listed = ", ".join(map(str, numbers)) or "none"
+        raise EngineStoreError(f"{store.root}: expected one of its generations ({listed}), got {number}")
 
 
 def _named_by_current(store: EngineStore) -> tuple[tuple[int, Sha256] | None, str]:
@@ -77,7 +87,9 @@ def _next_lower(
         except EngineStoreError as error:  # noqa: PERF203 - each generation is judged on its own
             skipped[number] = str(error)
     damaged = "".join(f"; generation {number} is damaged: {problem}" for number, problem in skipped.items())
-    raise EngineStoreError(f"{store.root}: expected a whole generation below {former}, found none{damaged}")
+    above = [number for number in store.numbers() if number > former]
+    hint = f"; above it there are {', '.join(map(str, above))}: say which one, --generation N" if above else ""
+    raise EngineStoreError(f"{store.root}: expected a whole generation below {former}, found none{damaged}{hint}")
 
 
 def _verified_sha256(store: EngineStore, number: int, progress: Callable[[int, HashedSoFar], None] | None) -> Sha256:
