@@ -16,8 +16,10 @@ import msgspec
 
 from messages import TakeoffRefusedError
 from messages.lifecycle import Sha256
+from runtimes.store.disk import DISK
+from runtimes.store.durable_files import PART_SUFFIX, write_atomically
 from runtimes.store.regular_file import read_regular_file
-from runtimes.store.sha256_sidecar import sha256_of, write_atomically
+from runtimes.store.sha256_sidecar import sha256_of
 from runtimes.store.signature import SignatureVersion, SignedVersion
 
 ACCEPTED_NAME: Final = "accepted_manifest"
@@ -106,7 +108,9 @@ def record_accepted(state: Path, signed: SignedVersion) -> None:
     if accepting == accepted:
         return
     try:
-        write_atomically(path, accepting.format())
+        for left in path.parent.glob(f".{ACCEPTED_NAME}.*{PART_SUFFIX}"):  # by a takeoff that was killed in here
+            DISK.unlink(left)
+        write_atomically(path, accepting.format(), DISK)
     except OSError as error:
         raise TakeoffRefusedError(
             f"{path}: version {signed.version} cannot be recorded as accepted: {error.strerror}. Expected [flight]"

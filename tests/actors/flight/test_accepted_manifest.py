@@ -128,6 +128,12 @@ def test_the_same_version_is_not_written_again(tmp_path: Path) -> None:
     assert (tmp_path / ACCEPTED_NAME).stat().st_ino == before.st_ino
 
 
+def test_what_a_killed_takeoff_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    (tmp_path / f".{ACCEPTED_NAME}.dead.part").write_bytes(b"half")
+    record_accepted(tmp_path, SignedVersion(3, A))
+    assert [path.name for path in tmp_path.iterdir()] == [ACCEPTED_NAME]
+
+
 def test_a_damaged_record_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / ACCEPTED_NAME
     path.write_bytes(b"damaged")
