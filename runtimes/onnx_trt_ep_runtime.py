@@ -21,6 +21,7 @@ from messages import (
     ThermalFeed,
     ThermalState,
 )
+from messages.lifecycle import Sha256
 from runtimes.config import C7InferenceConfig, Provider
 from runtimes.host import detect_host
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, EngineHandle, Precision
@@ -42,6 +43,8 @@ from runtimes.resident_engines import ResidentEngines
 from runtimes.source_model import read_source
 from runtimes.store.engine_artifact import ReadEngine, read_engine, read_verified
 from runtimes.store.engine_writer import BuiltEngine, write_engine
+from runtimes.store.regular_file import read_regular_file
+from runtimes.store.sha256_sidecar import sha256_of
 from runtimes.tensor_check import check_inputs, check_profile
 
 PRECISIONS: dict[Provider, tuple[Precision, ...]] = {
@@ -50,6 +53,9 @@ PRECISIONS: dict[Provider, tuple[Precision, ...]] = {
     "tensorrt": ("mixed",),
 }
 """What each provider does. The first is all that it guarantees."""
+
+TIMING_MAX_BYTES = 64 * 1024**2
+"""TensorRT's timing caches grow to a few MiB."""
 
 _WHY_NOT: dict[Provider, str] = {
     "cpu": "the CPU provider runs fp16 convolutions as fp32 between casts",
@@ -127,11 +133,22 @@ class OnnxTrtEpRuntime:
             self._config.engine_dir if self._config.engine_dir is not None else model_path.parent / "engines",
             model_path.stem,
             source,
-            BuiltEngine(data=data, inputs=inputs, outputs=outputs, build_tool=f"onnxruntime {self._version}"),
+            BuiltEngine(
+                data=data,
+                inputs=inputs,
+                outputs=outputs,
+                build_tool=f"onnxruntime {self._version}",
+                timing_cache_sha256=(
+                    timing_cache_sha256(self._config.timing_cache_dir, self._host.sm)
+                    if self._provider == "tensorrt"
+                    else None
+                ),
+            ),
             build_config,
             self._label,
             self._host,
             time.monotonic_ns() - began_ns,
+            room_bytes=self._config.storage_room_bytes,
         )
 
     def deserialize_engine(self, entry: EngineCacheEntry) -> OnnxHandle:
@@ -203,7 +220,9 @@ class OnnxTrtEpRuntime:
                 self._provider,
                 threads=self._config.threads,
                 device_index=self._config.device_index,
-                build_options=tensorrt_options(build_config, written) if on_tensorrt else None,
+                build_options=(
+                    tensorrt_options(build_config, written, self._config.timing_cache_dir) if on_tensorrt else None
+                ),
                 optimized_to=None if on_tensorrt else written,
             )
             del session
@@ -213,8 +232,13 @@ class OnnxTrtEpRuntime:
         return data
 
 
-def tensorrt_options(build_config: BuildConfig, written: Path) -> dict[str, str]:
-    """Options of ONNX Runtime's TensorRT provider for precision `mixed`, with the engine embedded in one file."""
+def tensorrt_options(build_config: BuildConfig, written: Path, timing_cache_dir: Path | None = None) -> dict[str, str]:
+    """Options of ONNX Runtime's TensorRT provider for precision `mixed`, with the engine embedded in one file.
+
+    Timings of former builds are read from `timing_cache_dir`, and those of this build are added to them. Only ones that
+    TensorRT itself finds fit this GPU: `trt_force_timing_cache` would take others too.
+    """
+    timing = {} if timing_cache_dir is None else {"trt_timing_cache_path": str(timing_cache_dir)}
     shapes: dict[str, list[str]] = {"min": [], "opt": [], "max": []}
     for name, *of_each in build_config.optimization_profiles:
         for kind, shape in zip(shapes, of_each, strict=True):
@@ -225,8 +249,26 @@ def tensorrt_options(build_config: BuildConfig, written: Path) -> dict[str, str]
         "trt_dump_ep_context_model": "1",
         "trt_ep_context_file_path": str(written),
         "trt_ep_context_embed_mode": "1",
+        "trt_timing_cache_enable": "1" if timing else "0",
+        **timing,
         **{f"trt_profile_{kind}_shapes": ",".join(listed) for kind, listed in shapes.items() if listed},
     }
+
+
+def timing_cache_sha256(directory: Path | None, sm: int) -> Sha256 | None:
+    """The hash of the file with all timings that a build read or took; ONNX Runtime names it after the GPU.
+
+    None where there is none: ONNX Runtime builds on where it cannot write it. Raises EngineBuildError.
+    """
+    if directory is None:
+        return None
+    path = directory / f"TensorrtExecutionProvider_cache_sm{sm}.timing"
+    try:
+        return sha256_of(read_regular_file(path, max_bytes=TIMING_MAX_BYTES))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise EngineBuildError(f"{path}: the timing cache of the build cannot be read: {error.strerror}") from error
 
 
 def _described(session: Session) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:

@@ -79,6 +79,7 @@ class PytorchFp16Runtime:
         self._device = "cpu" if config.device == "cpu" else f"cuda:{config.device_index}"
         self._label = f"pytorch_fp16[{self._device}]"
         self._engine_dir = config.engine_dir
+        self._room_bytes = config.storage_room_bytes
         self._thermal = thermal if thermal is not None else NoThermalFeed()
         self._read = read
         self._host = detect_host(str(self._torch.__version__), device_index=config.device_index)
@@ -116,6 +117,7 @@ class PytorchFp16Runtime:
             self._label,
             self._host,
             time.monotonic_ns() - began_ns,
+            room_bytes=self._room_bytes,
         )
 
     def deserialize_engine(self, entry: EngineCacheEntry) -> PytorchHandle:
