@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -190,6 +191,12 @@ def truncations(lengths: Iterable[int]) -> Iterator[tuple[str, Callable[[int], N
         yield f"cut to {length} bytes", cut
 
 
+def is_named(path: Path, text: str) -> bool:
+    """A flipped digit in `current` names a generation that is not there: then that one's manifest is what is missed."""
+    missed = path.name == "current" and re.search(r"gen-\d{6}/manifest\.json: cannot be read", text) is not None
+    return path.name in text or missed
+
+
 def damage(aircraft: Aircraft, kind: str, damages: Iterable[tuple[str, Callable[[int], None]]]) -> Tally:
     """Do each of `damages` to the file, judge, and undo it."""
     path = aircraft.files[kind]
@@ -205,7 +212,7 @@ def damage(aircraft: Aircraft, kind: str, damages: Iterable[tuple[str, Callable[
                 judge(aircraft, kind)
                 tally.accepted.append(f"{kind}: accepted with {what}")
             except C7Error as error:
-                if path.name not in str(error):
+                if not is_named(path, str(error)):
                     tally.unnamed.append(f"{kind}, {what}: expected {path.name} to be named, found {error}")
             except Exception as error:  # noqa: BLE001 - a traceback is what is looked for
                 tally.other_errors.append(f"{kind}, {what}: {type(error).__name__}: {error}")
