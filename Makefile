@@ -6,11 +6,15 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-jetson demo test check bench chaos FORCE
+.PHONY: help setup setup-jetson demo engines wheelhouse test check bench chaos FORCE
 
 PYTHON ?=
 VENV := .venv
 LOWEST_VENV := .venv310
+ENGINES := dist/engines
+WHEELHOUSE := dist/wheelhouse
+RUNTIME := onnx_trt_ep
+PROVIDER :=
 BIN := $(VENV)/bin
 PIP := -m pip --disable-pip-version-check --quiet install
 
@@ -37,6 +41,35 @@ setup: $(VENV)/installed ## everything below does this by itself: a virtual envi
 
 demo: $(VENV)/installed ## the whole story on this machine: provision, take off, fly, throttle, crash, recover
 	@$(BIN)/c7 demo
+
+engines: $(VENV)/installed ## the demo's engines for this very machine, in dist/engines (RUNTIME=... PROVIDER=... choose)
+	@plan=$$($(BIN)/python -m actors.demo.engines $(ENGINES) --runtime $(RUNTIME) $(if $(PROVIDER),--provider $(PROVIDER)))
+	$(BIN)/c7 provision "$$plan"
+	$(BIN)/c7 engines verify "$$plan"
+	echo "$$(du -sh $(ENGINES) | cut -f1) in $(abspath $(ENGINES)): plan, models and store, to be published as they are"
+
+# JetPack 6 is Ubuntu 22.04: glibc 2.35, CPython 3.10. pip takes the tags by name and derives no older ones from them.
+JETSON := --python-version 3.10 --implementation cp --only-binary=:all: --platform linux_aarch64 \
+    --platform manylinux2014_aarch64 $(foreach glibc,17 24 26 27 28 31 34 35,--platform manylinux_2_$(glibc)_aarch64)
+
+# pip reads a requirement's markers for the Python that runs it, so that only Python 3.10 finds all that a Jetson needs.
+# The wheel is named by its path: an index may give its name to anybody.
+wheelhouse: $(LOWEST_VENV)/installed ## all wheels that a Jetson without a network needs, in dist/wheelhouse
+	@if [ ! -e $(LOWEST_VENV)/installed ]; then
+	    echo "Expected Python 3.10, the Jetson's, with its modules venv and ensurepip; none of these is one that runs:" >&2
+	    echo $(CANDIDATES_310) >&2
+	    exit 1
+	fi
+	pip="$(LOWEST_VENV)/bin/python -m pip --disable-pip-version-check --quiet"
+	rm -rf $(WHEELHOUSE) && mkdir -p $(WHEELHOUSE)
+	$$pip wheel --no-deps --no-build-isolation -w $(WHEELHOUSE) .
+	wanted=("$$(echo $(WHEELHOUSE)/c7_inference-*.whl)[test,demo]" setuptools)
+	$$pip download $(JETSON) -c constraints-lowest.txt --find-links $(WHEELHOUSE) -d $(WHEELHOUSE) "$${wanted[@]}"
+	resolved=$$(mktemp -d) && trap 'rm -rf "$$resolved"' EXIT
+	$$pip install --dry-run --no-index $(JETSON) -c constraints-lowest.txt --find-links $(WHEELHOUSE) --target "$$resolved" "$${wanted[@]}"
+	echo "$$(ls $(WHEELHOUSE)/*.whl | wc -l) wheels, $$(du -sh $(WHEELHOUSE) | cut -f1), in $(abspath $(WHEELHOUSE)); they resolve without an index"
+	echo "Not among them, because JetPack brings its own: tensorrt, torch, onnxruntime. On the Jetson, in a checkout:"
+	echo "PIP_NO_INDEX=1 PIP_FIND_LINKS=$(WHEELHOUSE) make setup-jetson"
 
 test: $(VENV)/installed $(LOWEST_VENV)/installed ## all tests; again on Python 3.10, where there is one, with the lowest versions and no torch
 	@failed=0

@@ -12,7 +12,7 @@ from actors.demo.frames import FolderFrames
 from actors.demo.networks import SIZES, DemoRuntime, NetworkSizes
 from actors.demo.toml_text import toml_text
 from messages import ConfigError
-from runtimes.config import C7InferenceConfig
+from runtimes.config import C7InferenceConfig, Provider
 from runtimes.flight_plan import (
     ConsumerSection,
     FlightPlan,
@@ -23,6 +23,7 @@ from runtimes.flight_plan import (
     ProfileSection,
     ThermalSection,
 )
+from runtimes.inference_runtime import Precision
 
 RATE_HZ = 3.0
 PLACE_RECOGNITION, RERANKER, MATCHER, REFINER = "c2_vpr", "c2_5_rerank", "c3_matcher", "c3_5_adhop"
@@ -55,14 +56,19 @@ def write_flight_plan(
     flight_s: float,
     frames_directory: Path | None = None,
     rate_hz: float = RATE_HZ,
+    provider: Provider = "cpu",
 ) -> Path:
     """Write `flight.toml` for the models of `write_models`, with its thermal trace, and return its path.
 
+    `provider` is what `onnx_trt_ep` runs on. What lies in `directory` is named relative to it, so that the folder can
+    be moved.
     Within `flight_s` of a life's takeoff a throttle enters and leaves, and the refinement crashes its engine once.
     Store, state and recordings are folders beside the plan. Raises ConfigError where a file cannot be written, a path
     has no form in UTF-8, or `frames_directory` has no pictures or one that cannot be read.
     """
     sizes = SIZES[runtime]
+    # Float32 models stay as they are on a CPU; a GPU runs them in mixed precision.
+    precision: Precision = "fp16" if sizes.dtype == "float16" else "fp32" if provider == "cpu" else "mixed"
     deadline_ms = round(1000.0 / rate_hz, 1)  # one frame period: a later result belongs to an older frame
     pictures: Options = {}
     if frames_directory is not None:
@@ -78,9 +84,9 @@ def write_flight_plan(
     )
     plan = FlightPlan(
         flight=FlightSection(name="demo"),
-        runtime=C7InferenceConfig(runtime=runtime, provider="cpu" if runtime == "onnx_trt_ep" else None),
-        thermal=ThermalSection(source="replay", trace=trace.absolute()),
-        models=_models(sizes, models, deadline_ms),
+        runtime=C7InferenceConfig(runtime=runtime, provider=provider if runtime == "onnx_trt_ep" else None),
+        thermal=ThermalSection(source="replay", trace=Path(trace.name)),
+        models=_models(sizes, _as_in_plan(models, directory), deadline_ms, precision),
         frames=FramesSection(
             source=f"actors.demo.frames:{'FolderFrames' if pictures else 'MovingWindow'}",
             rate_hz=rate_hz,
@@ -109,7 +115,16 @@ def write_thermal_trace(path: Path, *, throttled_from_s: float, throttled_until_
     _write(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
-def _models(sizes: NetworkSizes, models: Mapping[str, Path], deadline_ms: float) -> dict[str, ModelSection]:
+def _as_in_plan(models: Mapping[str, Path], directory: Path) -> dict[str, Path]:
+    """Relative where they lie in the plan's folder, absolute elsewhere."""
+    folder = directory.absolute()
+    paths = {name: path.absolute() for name, path in models.items()}
+    return {name: path.relative_to(folder) if path.is_relative_to(folder) else path for name, path in paths.items()}
+
+
+def _models(
+    sizes: NetworkSizes, models: Mapping[str, Path], deadline_ms: float, precision: Precision
+) -> dict[str, ModelSection]:
     """In the order of urgency: where the aircraft is at all comes first."""
     uses: dict[str, tuple[int, float, tuple[str, ...]]] = {
         "backbone": (10, 1, (PLACE_RECOGNITION,)),
@@ -119,8 +134,8 @@ def _models(sizes: NetworkSizes, models: Mapping[str, Path], deadline_ms: float)
     }
     return {
         name: ModelSection(
-            source=models[name].absolute(),
-            precision="fp32" if sizes.dtype == "float32" else "fp16",
+            source=models[name],
+            precision=precision,
             priority=priority,
             deadline_ms=deadline_ms,
             calls_per_frame=calls_per_frame,
