@@ -87,8 +87,8 @@ def refuse_partial_engine(model: str, engine: bytes) -> None:
         )
 
 
-def narrow_arithmetic(data: bytes) -> str:
-    """Which types below fp32 a model computes in by itself, as `its own fp16`; "" where it has none.
+def narrow_types(data: bytes) -> list[str]:
+    """Which types below fp32 a model computes in by itself: `fp16`, `bf16`, `int8`.
 
     Without the onnx package, which a compilation needs, that is not known. Raises RuntimeNotAvailableError.
     """
@@ -104,7 +104,7 @@ def narrow_arithmetic(data: bytes) -> str:
     found = [name for kind, name in _NARROW.items() if onnx.TensorProto.DataType.Value(kind) in kinds]
     if any(node.op_type in _QUANTIZED_OPS for node in nodes):
         found.append("int8")
-    return f"its own {' and '.join(found)}" if found else ""
+    return found
 
 
 def _parse(source: SourceModel) -> ModelProto:

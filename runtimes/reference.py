@@ -32,8 +32,9 @@ class Reference(Protocol):
 def open_reference(source: SourceModel, *, threads: int) -> Reference:
     """Open the source from the very bytes that were compiled.
 
-    `.onnx`: ONNX Runtime on the CPU without any graph optimisation; a source that computes in fp16 or int8 itself is
-    run so, and the description says it. `.pt2`: the same program with every fp16 tensor and dtype in fp32.
+    `.onnx`: ONNX Runtime on the CPU without any graph optimisation; where the source itself computes in fp16 or int8
+    it is that arithmetic as far as the CPU has it, and the description says so.
+    `.pt2`: the same program with every fp16 tensor and dtype in fp32.
     Raises ReferenceUnavailableError where the library is missing or cannot open it.
     """
     if source.path.suffix == ".onnx":
