@@ -17,7 +17,8 @@ from runtimes.store.regular_file import read_regular_file
 from runtimes.store.sha256_sidecar import sha256_of
 
 MANIFEST_NAME = "manifest.json"
-MANIFEST_MAX_BYTES = 1024 * 1024
+MANIFEST_MAX_BYTES = 256 * 1024
+"""Twice what 64 engines with the longest names and all their files need."""
 
 FileName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*\Z", max_length=FILENAME_MAX_CHARS + 16)]
 """A name inside the generation's own folder: no separator, nothing hidden, no `..`."""
