@@ -10,8 +10,10 @@ from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
+from messages.errors import ConfigError
 from runtimes.flight_plan_file import read_flight_plan
 from runtimes.store.engine_store import EngineStore
+from runtimes.store.manifest import MANIFEST_NAME
 from runtimes.store.signed_generation import sign_generation
 from runtimes.store.signing_key import read_private_key, read_public_key
 from runtimes.store.store_check import GenerationCheck, SignatureState, StoreCheck, check_store
@@ -42,6 +44,11 @@ class Place(msgspec.Struct, frozen=True):
 
 def find_place(place: Path) -> Place:
     """The store that a flight plan or a folder stands for. Raises ConfigError."""
+    if (place / MANIFEST_NAME).exists():
+        raise ConfigError(
+            f"{place}: expected a FLIGHT.toml or the folder of a store, found one of its generations; try"
+            f" {place.absolute().parent}"
+        )
     if place.is_dir():
         return Place(EngineStore(place), None)
     flight = read_flight_plan(place).flight

@@ -54,6 +54,10 @@ def sign_generation(
     generation that is missing, damaged or cannot be written, ManifestSignatureError for a version that is too low and
     for a signature in the store that is damaged, so that no version can be told from it.
     """
+    if not store.numbers():  # before a lock file is left in a folder that is no store
+        raise EngineStoreError(
+            f"{store.root}: expected a store with a generation to sign, found none; run c7 provision"
+        )
     with store_lock(store, timeout_s=LOCK_TIMEOUT_S):
         chosen = _current_number(store) if number is None else number
         manifest = _read_manifest(store, chosen)

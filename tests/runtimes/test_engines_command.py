@@ -174,6 +174,7 @@ def test_a_store_that_another_key_signed_is_exit_code_1(ground: Ground, capfd: p
         (["verify", "{plan}", "--key", "{private}"], "found a private key, which never boards"),
         (["verify", "{plan}", "--key", "{plan}"], "found something else"),
         (["verify", "{folder}/nowhere.toml"], "nowhere.toml"),
+        (["verify", "{folder}/stored/gen-000001"], "found one of its generations; try"),
         (["verify"], "Missing argument 'PLACE'"),
         ([], "Usage: c7 engines"),
     ],
@@ -202,6 +203,17 @@ def test_what_the_store_refuses_is_exit_code_1_and_one_document(
     streams = capfd.readouterr()
     assert found in streams.err
     assert found in json.loads(streams.out)["error"]
+
+
+def test_on_a_terminal_the_progress_is_gone_at_the_end(
+    ground: Ground, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    ground.plan.write_text(PLAN.format(public_key=""))
+    assert main(["engines", "verify", str(ground.plan)]) == 0
+    told = capfd.readouterr().out
+    assert "MiB hashed" in told
+    assert told.rstrip().endswith("the store is whole")
 
 
 def test_a_private_key_in_the_store_signs_nothing(ground: Ground, capfd: pytest.CaptureFixture[str]) -> None:

@@ -148,6 +148,12 @@ def test_a_store_without_a_current_generation_has_nothing_to_sign(store: EngineS
         sign_generation(store, GROUND)
 
 
+def test_a_folder_that_is_no_store_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(EngineStoreError, match="expected a store with a generation to sign, found none"):
+        sign_generation(EngineStore(tmp_path), GROUND)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data.replace(b"version 1", b"version 2")])
 def test_no_version_is_guessed_from_a_damaged_signature(store: EngineStore, damage: object) -> None:
     assert callable(damage)
