@@ -14,6 +14,7 @@ from actors.flight.journal import JournalRecord, read_journal
 from messages import EngineStoreError, FlightOpened
 from runtimes import EngineStore, FlightPlan, read_flight_plan
 from runtimes.cli_engine_store import StoreView, describe_bytes, store_console
+from runtimes.store.disk import DISK, Disk
 from runtimes.store.inventory import take_inventory
 from runtimes.store.retention import Retention, decide_retention, hide_generations, remove_hidden
 from runtimes.store.rollback import LOCK_TIMEOUT_S
@@ -61,7 +62,7 @@ def prune(plan_path: Path, keep: int, dry_run: bool, as_json: bool) -> None:
         console.print("nothing to remove", highlight=False)
 
 
-def prune_store(plan: FlightPlan, *, keep: int, dry_run: bool, view: StoreView) -> PruneReport:
+def prune_store(plan: FlightPlan, *, keep: int, dry_run: bool, view: StoreView, disk: Disk = DISK) -> PruneReport:
     """Remove what `decide_retention` does not keep, under the store's lock.
 
     A flight process of this plan can neither be running nor start while it is decided and taken out of sight; the
@@ -69,7 +70,7 @@ def prune_store(plan: FlightPlan, *, keep: int, dry_run: bool, view: StoreView) 
     generations are flown, EngineStoreError where the store has no engines, `current` cannot be read, or it cannot be
     written.
     """
-    store = EngineStore(plan.flight.store)
+    store = EngineStore(plan.flight.store, disk)
     if not store.numbers():
         raise EngineStoreError(f"{store.root}: expected generations of engines, found none; run c7 provision")
     with store_lock(store, timeout_s=LOCK_TIMEOUT_S, waiting=view.wait):

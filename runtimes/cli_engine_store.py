@@ -21,6 +21,8 @@ from runtimes.store.verification import HashedSoFar
 KIB, MIB = 1024, 1024**2
 PIPED_WIDTH = 160
 """A log has no edge to wrap at."""
+NARROWEST = 56
+"""What the list needs so that no figure is cut off."""
 
 
 def find_store(place: Path) -> Place:
@@ -49,7 +51,7 @@ def list_generations(place: Path, as_json: bool) -> None:
 def _print_inventory(inventory: StoreInventory) -> None:
     console = store_console()
     if inventory.generations:
-        table = Table(Column("generation", no_wrap=True), Column("model", overflow="fold"), box=None)
+        table = Table(Column("generation", no_wrap=True), Column("model", overflow="fold", min_width=10), box=None)
         table.add_column("precision", no_wrap=True)
         table.add_column("size", justify="right", no_wrap=True)
         table.add_column("accuracy", justify="right", no_wrap=True)
@@ -150,8 +152,7 @@ class StoreView:
 
 def store_console(*, stderr: bool = False) -> Console:
     console = Console(stderr=stderr)
-    if not console.is_terminal:
-        console.width = PIPED_WIDTH
+    console.width = max(console.width, NARROWEST) if console.is_terminal else PIPED_WIDTH
     return console
 
 
