@@ -26,6 +26,22 @@ def test_one_engine(ultravpr_onnx: Path) -> None:
     assert result.stdout.startswith("{'descriptor': (1, 8)} ")
 
 
+def test_provision(ultravpr_onnx: Path) -> None:
+    plan = ultravpr_onnx.with_name("flight.toml")
+    plan.write_text(
+        '[flight]\nname = "survey"\n[runtime]\nruntime = "onnx_trt_ep"\nprovider = "cpu"\n'
+        '[models.vpr]\nsource = "ultravpr.onnx"\nprecision = "fp32"\ndeadline_ms = 50\n'
+    )
+    first = run_example("provision.py", plan)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.startswith("vpr: compile (no engine yet)\nvpr: 0 s\n")
+    assert "generation 1: vpr__sm" in first.stdout
+    ultravpr_onnx.write_bytes(b"no longer a network")
+    refused = run_example("provision.py", plan)
+    assert refused.returncode == 1
+    assert "no takeoff: vpr was not compiled" in refused.stdout
+
+
 def test_no_example_goes_untested() -> None:
     source = Path(__file__).read_text()
     assert [path.name for path in (ROOT / "examples").glob("*.py") if f'run_example("{path.name}"' not in source] == []

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from loguru import logger
+from rich.console import Console
 
 from messages import ConfigError, EngineBuildError
-from runtimes.cli import ProvisionReport, describe, provision
-from runtimes.provisioning.provision import ProvisionProgress
+from runtimes import cli
+from runtimes.cli import ProvisionReport, ProvisionView, describe, provision
+from runtimes.config import C7InferenceConfig
+from runtimes.flight_plan import FlightPlan, FlightSection, ModelSection
+from runtimes.provisioning.progress import ProvisionProgress, Step
+from runtimes.store.engine_store import Generation
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
+
+STEPS: tuple[Step, ...] = get_args(Step)
 
 
 @pytest.fixture
@@ -67,3 +77,46 @@ def test_a_build_shows_elapsed_time_and_the_former_duration_and_never_a_percenta
     )
     assert describe(progress) == "vpr: compiling for 61 s, the former build took 90.5 s"
     assert describe(ProvisionProgress(step="compiling", model="vpr", elapsed_ns=0)) == "vpr: compiling for 0 s"
+
+
+def test_each_step_has_a_line_of_its_own() -> None:
+    lines = {describe(ProvisionProgress(step=step, model="vpr", reason="why", decision="reuse")) for step in STEPS}
+    assert len(lines) == len(STEPS)
+    assert describe(ProvisionProgress(step="failed", model="vpr", reason="no such operator")) == (
+        "vpr: failed: no such operator"
+    )
+
+
+def test_a_calibration_cache_that_is_refused_is_logged_as_an_error_and_noticed_in_the_report(tmp_path: Path) -> None:
+    refused = ProvisionProgress(step="calibration_cache_refused", model="vpr", reason="dataset: expected a, found b")
+    logged: list[str] = []
+    sink = logger.add(lambda message: logged.append(f"{message.record['level'].name} {message.record['message']}"))
+    shown = io.StringIO()
+    try:
+        with ProvisionView(Console(file=shown, force_terminal=True, width=200)) as view:
+            view.show(refused)
+    finally:
+        logger.remove(sink)
+    assert logged == ["ERROR C7 calibration cache refused, calibrating anew; model=vpr dataset: expected a, found b"]
+    assert "vpr: calibration cache refused: dataset: expected a, found b" in shown.getvalue()
+    report = view.report(fake_plan(tmp_path), Generation(1, tmp_path, {}, "a" * 64))
+    assert report.notices == ["vpr: calibration cache refused: dataset: expected a, found b"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_result_that_the_disk_has_no_room_for_is_no_success(
+    plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "provision_engines", lambda plan, progress: Generation(1, tmp_path, {}, "a" * 64))
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        with pytest.raises(OSError, match="No space left"):
+            provision.main([str(plan)], standalone_mode=False)
+
+
+def fake_plan(folder: Path) -> FlightPlan:
+    return FlightPlan(
+        flight=FlightSection(name="survey", store=folder),
+        runtime=C7InferenceConfig(),
+        models={"vpr": ModelSection(source=folder / "vpr.pt2", deadline_ms=50)},
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,8 @@ from runtimes.provisioning.progress import ProvisionProgress, Step
 from runtimes.provisioning.provision import provision
 from runtimes.store.engine_artifact import calibration_path, read_calibration
 from runtimes.store.engine_store import EngineStore, Generation
+from runtimes.store.sha256_sidecar import sha256_of
+from runtimes.store.staged_generation import stage_generation
 from runtimes.store.storage_budget import stored_bytes
 from runtimes.store.timing_cache import TimingCache
 from runtimes.takeoff_load import outdated_models
@@ -87,6 +90,21 @@ def test_a_run_that_is_killed_after_a_build_leaves_it_to_the_next_run(
     }
     assert [request.model for request in fake_builder.requests] == ["vpr", "matcher", "matcher"]
     assert set(generation.entries) == {"vpr", "matcher"}
+
+
+def test_a_run_that_had_to_wait_asks_for_what_the_plan_means_by_then(
+    fake_plan: FlightPlan, fake_builder: FakeBuilder
+) -> None:
+    with ExitStack() as other:
+        other.enter_context(stage_generation(EngineStore(fake_plan.flight.store)))
+
+        def tell(progress: ProvisionProgress) -> None:
+            if progress.step == "waiting":
+                retrain(fake_plan, "vpr", "trained twice")
+                other.close()
+
+        generation = provision(fake_plan, progress=tell, builder=fake_builder)
+    assert generation.entries["vpr"].source_sha256 == sha256_of(b"trained twice")
 
 
 def test_a_draft_of_another_source_is_no_draft_of_this_one(fake_plan: FlightPlan, fake_builder: FakeBuilder) -> None:
