@@ -56,7 +56,7 @@ def sign_generation(
     """
     if not store.numbers():  # before a lock file is left in a folder that is no store
         raise EngineStoreError(
-            f"{store.root}: expected a store with a generation to sign, found none; run c7 provision"
+            f"{store.root}: expected a store with a generation to sign, found none; run c7 provision FLIGHT.toml"
         )
     with store_lock(store, timeout_s=LOCK_TIMEOUT_S):
         chosen = _current_number(store) if number is None else number
