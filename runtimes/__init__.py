@@ -24,6 +24,8 @@ from runtimes.inference_runtime import (
     InferenceRuntime,
 )
 from runtimes.onnx_trt_ep_runtime import OnnxTrtEpRuntime
+from runtimes.provisioning.builder import Builder
+from runtimes.provisioning.fake_builder import FakeBuilder
 from runtimes.provisioning.provision import ProvisionProgress, provision
 from runtimes.pytorch_fp16_runtime import PytorchFp16Runtime
 from runtimes.sample_inputs import sample_inputs
@@ -38,12 +40,14 @@ from runtimes.takeoff_load import deserialize_cached_engine, outdated_models
 
 __all__ = [
     "BuildConfig",
+    "Builder",
     "BuiltEngine",
     "C7InferenceConfig",
     "EngineCacheEntry",
     "EngineFilenameSchema",
     "EngineHandle",
     "EngineStore",
+    "FakeBuilder",
     "FakeRuntime",
     "FlightPlan",
     "Generation",

@@ -22,7 +22,7 @@ from runtimes.provisioning.progress import ProvisionProgress
 from runtimes.provisioning.provision import provision as provision_engines
 from runtimes.store.engine_store import Generation
 from runtimes.store.storage_budget import MIB, stored_bytes
-from runtimes.unattended import UnattendedOutput, outliving_the_terminal
+from runtimes.unattended import UnattendedOutput, outliving_the_terminal, unattended_output
 
 _NOTICES = ("calibration_cache_refused", "timing_cache_dropped", "accuracy_not_measured")
 
@@ -69,15 +69,16 @@ def provision(plan_path: Path, as_json: bool) -> None:
     Goes on when the terminal is closed. A run that was ended is taken up where it was by the next one.
     """
     plan = read_flight_plan(plan_path)
-    output = UnattendedOutput(sys.stderr if as_json else sys.stdout)
-    with outliving_the_terminal(), ProvisionView(_console(output)) as view:
-        generation = provision_engines(plan, progress=view.show)
-    report = view.report(plan, generation)
+    with unattended_output(sys.stderr if as_json else sys.stdout) as output, outliving_the_terminal():
+        console = _console(output)
+        with ProvisionView(console) as view:
+            generation = provision_engines(plan, progress=view.show)
+        report = view.report(plan, generation)
+        if not as_json:
+            view.print(report)
     if as_json:
         click.echo(msgspec.json.encode(report).decode())
-        return
-    view.print(report)
-    if output.lost is not None and output.lost.errno == errno.ENOSPC:
+    elif output.lost is not None and output.lost.errno == errno.ENOSPC:
         raise output.lost
 
 

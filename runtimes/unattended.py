@@ -1,4 +1,4 @@
-"""A command that goes on when the terminal it was started in is closed, or nobody reads its output any more."""
+"""A command that goes on when the terminal it was started in is closed, stuck, or read by nobody any more."""
 
 from __future__ import annotations
 
@@ -6,57 +6,97 @@ import io
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TextIO
+
+PENDING_MAX_BYTES = 64 * 1024
+"""What waits for a reader that does not read; the oldest is dropped for the newest."""
+FINISH_WITHIN_S = 5.0
 
 
 class UnattendedOutput(io.TextIOBase):
-    """A text stream that is given up at the first write that fails, and takes everything from then on.
+    """A text stream on which no writer ever waits or fails.
 
-    `lost` is why: EPIPE after the reader of a pipe went away, EIO after a terminal was closed. Any thread may write.
+    A thread of its own writes: a remote terminal whose connection hangs blocks that thread alone. The first write that
+    fails is the last one, and `lost` says why: EPIPE after the reader of a pipe went away, EIO after a terminal was
+    closed. A stream without a descriptor is written to at once, and None, a stream that was closed before the process
+    began, takes everything. Any thread may write.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO | None) -> None:
         super().__init__()
         self._stream = stream
+        self._descriptor = _descriptor_of(stream)
+        self._pending: deque[bytes] = deque()
+        self._pending_bytes = 0
+        self._ended = False
+        self._changed = threading.Condition()
+        self._writer = threading.Thread(target=self._write_pending, name="unattended output", daemon=True)
         self.lost: OSError | None = None
+        if self._descriptor is not None:
+            self._writer.start()
 
     @property
     def encoding(self) -> str:  # type: ignore[override] # read-only in Python, whatever typeshed says
-        return self._stream.encoding or "utf-8"
+        return (self._stream.encoding if self._stream is not None else None) or "utf-8"
 
     def write(self, text: str) -> int:
-        try:
-            return len(text) if self.lost else self._stream.write(text)
-        except OSError as error:
-            self._give_up(error)
-            return len(text)
-
-    def flush(self) -> None:
-        try:
-            if not self.lost:
-                self._stream.flush()
-        except OSError as error:
-            self._give_up(error)
+        if self._descriptor is None:
+            return len(text) if self._stream is None else self._stream.write(text)
+        data = text.encode(self.encoding, "replace")
+        with self._changed:
+            if self.lost is None and not self._ended:
+                self._pending.append(data)
+                self._pending_bytes += len(data)
+                while self._pending_bytes > PENDING_MAX_BYTES and len(self._pending) > 1:
+                    self._pending_bytes -= len(self._pending.popleft())
+                self._changed.notify_all()
+        return len(text)
 
     def isatty(self) -> bool:
-        return self._stream.isatty()
-
-    def fileno(self) -> int:
-        return self._stream.fileno()
+        return self._stream is not None and self._stream.isatty()
 
     def writable(self) -> bool:
         return True
 
-    def _give_up(self, error: OSError) -> None:
-        self.lost = error
-        with suppress(io.UnsupportedOperation):  # a stream in memory has no descriptor
-            descriptor = self._stream.fileno()
-            # What the stream still holds is written at the end of the process; let it be written to nowhere.
-            nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-            os.dup2(nowhere, descriptor)
-            os.close(nowhere)
+    def finish(self, within_s: float = FINISH_WITHIN_S) -> None:
+        """Write what is pending and end. Gives up, and leaves the thread behind, where nobody reads for so long."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+        if self._writer.is_alive():
+            self._writer.join(within_s)
+
+    def _write_pending(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._pending or self._ended)
+                rest = memoryview(b"".join(self._pending))
+                self._pending.clear()
+                self._pending_bytes = 0
+            if not rest:
+                return
+            try:
+                assert self._descriptor is not None  # noqa: S101 - this thread is started only where there is one
+                while rest:
+                    rest = rest[os.write(self._descriptor, rest) :]
+            except OSError as error:
+                with self._changed:
+                    self.lost = error
+                    self._pending.clear()
+                return
+
+
+@contextmanager
+def unattended_output(stream: TextIO | None) -> Iterator[UnattendedOutput]:
+    """The stream for the block, finished at its end."""
+    output = UnattendedOutput(stream)
+    try:
+        yield output
+    finally:
+        output.finish()
 
 
 @contextmanager
@@ -73,3 +113,15 @@ def outliving_the_terminal() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGHUP, former)
+
+
+def _descriptor_of(stream: TextIO | None) -> int | None:
+    """Where the stream writes to, with nothing left in its own buffer; None for one in memory."""
+    if stream is None:
+        return None
+    try:
+        descriptor = stream.fileno()
+    except io.UnsupportedOperation:
+        return None
+    stream.flush()
+    return descriptor
