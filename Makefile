@@ -96,8 +96,9 @@ check: $(VENV)/installed ## ruff (lint and format), mypy, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/installed ## what a message costs, beside a thread pool and a bare pykka ask
+bench: $(VENV)/installed ## what a message costs, beside a thread pool and a bare pykka ask; what verifying engines costs, beside hashlib
 	@$(BIN)/python -m benchmarks.message_path
+	$(BIN)/python -m benchmarks.verification
 
 chaos: $(VENV)/installed ## the tests that break things for minutes
 	@$(BIN)/python -m pytest -q -m chaos
