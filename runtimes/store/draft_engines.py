@@ -8,6 +8,7 @@ held. All methods raise OSError.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -39,10 +40,15 @@ class DraftEngines:
         self._disk.make_folders(self._folder)
         hidden = hidden_path(kept)
         self._disk.make_folder(hidden)
-        for path in artifact_files(entry):
-            self._disk.link(path, hidden / path.name)
-        self._disk.fsync_folder(hidden)
-        self._disk.replace(hidden, kept)
+        try:
+            for path in artifact_files(entry):
+                self._disk.link(path, hidden / path.name)
+            self._disk.fsync_folder(hidden)
+            self._disk.replace(hidden, kept)
+        except BaseException:
+            with contextlib.suppress(OSError):  # the error on its way says more; the next run removes what is left
+                self._disk.remove_tree(hidden)
+            raise
         self._disk.fsync_folder(self._folder)
         for other in self._kept():
             if other != kept and entry.path.name in _engine_names(self._disk, other):

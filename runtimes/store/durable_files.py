@@ -39,7 +39,8 @@ def write_files_atomically(directory: Path, contents: Mapping[str, bytes], disk:
     Everything is on disk under hidden names before the first file is renamed into place, in the order given: put
     the file last that makes the others valid; it gets its name once the others' are durable. A process that is
     killed in between leaves some of them replaced, which that last file tells. Raises OSError; then all files are as
-    they were, where the disk still obeys and lets a file have two names.
+    they were, where the disk still obeys and lets a file have two names, or all are written and only a former one
+    could not be removed.
     """
     if len(contents) == 1:
         ((name, data),) = contents.items()
@@ -71,7 +72,7 @@ def write_files_atomically(directory: Path, contents: Mapping[str, bytes], disk:
             discard(path, disk)
         raise
     for path in formers.values():
-        discard(path, disk)  # all is written: a former file that stays under a hidden name takes room and no more
+        disk.unlink(path)
     return None
 
 

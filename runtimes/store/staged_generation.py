@@ -249,7 +249,7 @@ def _cleaning_up(root: Path) -> Iterator[None]:
     except OSError as error:
         raise EngineStoreError(
             f"{root}: what this run left behind cannot be removed: {error.filename or root}:"
-            f" {error.strerror or error}; what it committed is current, and stays so; the next run removes the rest:"
+            f" {error.strerror or error}; what was committed is current, and stays so; the next run removes the rest:"
             " check the disk"
         ) from error
 
