@@ -6,7 +6,8 @@ collected and free heap given back (`malloc_trim`) before each reading. `load_by
 over the load, once the file's buffer is gone. `run_bytes` is how much higher its peak is during a run, for a peak is
 what a machine must have room for. Pages that were never touched are in neither, nor is what a library keeps once for
 all engines of one shape. Against a process that loads one engine beside other ones, ONNX Runtime's figures are 0 to 8 %
-low; torch's are low by what it loads for its first program of a kind, some 20 MB once.
+low; torch's are low by what it loads for its first program of a kind, some 20 MB once, and by one or two MB of small
+Python objects that find room in what the interpreter had kept.
 
 A GPU: on a Jetson its memory is the machine's own and no process's resident set shows it, so the drop of MemAvailable
 counts where it is larger. On a discrete GPU the driver (NVML) says how much is used before and after; it cannot see
@@ -67,7 +68,14 @@ class MemoryGauge:
 
     def peak_of(self, action: Callable[[], T]) -> tuple[T, int]:
         """Do it, and say how high the resident set was at most meanwhile, in bytes."""
-        (_PROCESS / "clear_refs").write_text(_RESET_PEAK)
+        path = _PROCESS / "clear_refs"
+        try:
+            path.write_text(_RESET_PEAK)
+        except OSError as error:
+            raise RuntimeNotAvailableError(
+                f"{path}: expected a kernel that resets the peak of this process's memory, which a run is measured by,"
+                f" found: {error.strerror}; provision where it can be written (not in a container that forbids it)"
+            ) from error
         result = action()
         return result, _kib(_PROCESS / "status", "VmHWM")
 

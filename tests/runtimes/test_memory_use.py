@@ -91,3 +91,12 @@ def test_a_kernel_that_does_not_say_is_an_error_with_the_file(tmp_path: Path, mo
     monkeypatch.setattr(memory_use_module, "_MEMINFO", tmp_path / "meminfo")
     with pytest.raises(RuntimeNotAvailableError, match="meminfo: expected a line 'MemAvailable: N kB'"):
         MemoryGauge(device_index=0, shares_memory=True).at_rest()
+
+
+def test_a_sandbox_that_forbids_to_measure_a_peak_is_an_error_with_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "clear_refs").mkdir()
+    monkeypatch.setattr(memory_use_module, "_PROCESS", tmp_path)
+    with pytest.raises(RuntimeNotAvailableError, match="clear_refs: expected a kernel that resets the peak"):
+        MemoryGauge().peak_of(lambda: None)
