@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import sys
+import threading
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +17,7 @@ import pytest
 from actors.__main__ import main
 from actors.demo.children import Child
 from actors.demo.story import FLIES, READY
-from actors.flight.journal import read_journal
+from actors.flight.journal import Journal, read_journal
 from messages import (
     AirborneDeclared,
     AllEnginesLoaded,
@@ -26,6 +30,8 @@ from messages import (
     LandedDeclared,
     WireMessage,
 )
+from runtimes import EngineCacheEntry
+from runtimes.store.read_ahead import ReadAhead
 from telemetry import read_recording, tally_flight
 
 onnx = pytest.importorskip("onnx")
@@ -211,6 +217,66 @@ def test_a_second_flight_process_is_refused_while_the_first_one_flies(
         assert main(["fly", str(flight.plan)]) == 1
         assert "flight process that is running" in capfd.readouterr().err
         assert life.terminate(WAIT_S) == 0
+
+
+_OPENED: Counter[str] | None = None
+
+
+def _count_opens(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "open" and _OPENED is not None:
+        _OPENED[Path(os.fsdecode(str(arguments[0]))).name] += 1
+
+
+sys.addaudithook(_count_opens)
+
+
+class NotedReadAhead(ReadAhead):
+    """Knows what it was to read ahead and in which order that was asked for, and ends the flight with its own end."""
+
+    def __init__(self, entries: list[EngineCacheEntry]) -> None:
+        super().__init__(entries)
+        self.told = [entry.model for entry in entries]
+        self.asked: list[str] = []
+
+    def read(self, entry: EngineCacheEntry) -> bytes:
+        self.asked.append(entry.model)
+        return super().read(entry)
+
+    def close(self) -> None:
+        super().close()
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("airborne", [False, True])
+def test_takeoff_and_recovery_read_ahead_by_priority_and_open_each_engine_once(
+    flight: Flight, airborne: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    global _OPENED
+    flight.plan.write_text(flight.plan.read_text().replace("crash_at = 4", "crash_at = -1"))
+    if airborne:
+        assert main(["fly", str(flight.plan), "--for", "0.1"]) == 0
+        with Journal.open(flight.folder / "state") as journal:
+            journal.append(AirborneDeclared(1))
+    noted: list[NotedReadAhead] = []
+
+    def note(entries: list[EngineCacheEntry]) -> NotedReadAhead:
+        noted.append(NotedReadAhead(entries))
+        return noted[-1]
+
+    monkeypatch.setattr("actors.flight.process.ReadAhead", note)
+    _OPENED = Counter()
+    try:
+        assert main(["fly", str(flight.plan), "--for", str(WAIT_S)]) == 0
+        opened = {name.partition("__")[0]: count for name, count in _OPENED.items() if name.endswith(".engine")}
+    finally:
+        _OPENED = None
+    summary = json.loads(max((flight.folder / "recordings").glob("*.json")).read_bytes())
+    assert summary["ended_because"] == "SIGTERM", "it was closed as soon as every engine was decided"
+    [read_ahead] = noted
+    assert read_ahead.told == read_ahead.asked == list(MODELS)
+    assert opened == dict.fromkeys(MODELS, 1)
+    assert read_ahead.held_bytes == 0
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("c7-read-ahead")]
 
 
 def test_takeoff_is_refused_for_an_engine_with_one_flipped_bit(
