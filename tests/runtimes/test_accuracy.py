@@ -83,7 +83,7 @@ def test_against_a_reference_of_zeros_any_error_is_a_whole_one() -> None:
 @given(INTEGERS)
 def test_of_integers_the_share_that_differs_counts(values: np.ndarray) -> None:
     other = values.copy()
-    other[0] ^= 1
+    other[:1] ^= other.dtype.type(1)
     assert error_of(values, values).relative_rms == 0.0
     assert error_of(other, values) == OutputError(relative_rms=1 / values.size, max_abs=1.0)
 

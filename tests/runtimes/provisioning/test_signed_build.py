@@ -150,9 +150,10 @@ def test_the_memory_of_a_heavy_engine_is_about_its_weights(save_onnx: Callable[.
     entry = read_entry(request.directory / build_engine(request).engine)
     assert entry.memory is not None
     print(f"{weight.nbytes} bytes of weights: {entry.memory}")
-    # A kernel may keep its own packing of the weights beside them.
+    # A kernel may keep its own packing of the weights beside them, and a run may fit into what loading left unused.
     assert weight.nbytes <= entry.memory.load_bytes <= 2.5 * weight.nbytes
-    assert entry.memory.run_bytes >= 1024 * size * 4, "the output of the largest shape"
+    of_largest_shape = 1024 * size * 4
+    assert entry.memory.load_bytes + entry.memory.run_bytes >= weight.nbytes + of_largest_shape
 
 
 def test_a_former_calibration_cache_is_offered_to_the_build_and_not_left_where_it_was_of_no_use(
