@@ -18,28 +18,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from messages import EngineStoreError, TensorSpec
-from runtimes.inference_runtime import BuildConfig, HostTuple
-from runtimes.measurements import MemoryUse
-from runtimes.source_model import SourceModel
+from messages import EngineStoreError
+from runtimes.config import C7InferenceConfig
+from runtimes.flight_plan import FlightPlan, FlightSection, ModelSection
+from runtimes.provisioning.fake_builder import FakeBuilder
+from runtimes.provisioning.provision import provision
 from runtimes.store.disk import Disk
 from runtimes.store.engine_artifact import read_verified, verify_artifact
 from runtimes.store.engine_store import EngineStore, Generation
-from runtimes.store.engine_writer import BuiltEngine, sign_off, write_engine
-from runtimes.store.sha256_sidecar import sha256_of
-from runtimes.store.staged_generation import StagedGeneration, stage_generation
 
-HOST = HostTuple(
-    sm=0,
-    sm_count=0,
-    device_name="Xeon",
-    jetpack="0",
-    l4t="0",
-    tensorrt="0",
-    cuda="0",
-    machine="x86_64",
-    runtime_version="1.31.1",
-)
 FORMER = {"vpr": b"vpr" * 3000, "matcher": b"the former matcher" * 500}
 NEXT = {"vpr": FORMER["vpr"], "matcher": b"the next matcher" * 600}
 NEVER = 10**9
@@ -108,33 +95,29 @@ def healthy() -> FailingDisk:
     return FailingDisk(NEVER, 0, lasting=False)
 
 
-def write(staged: StagedGeneration, model: str, data: bytes, disk: Disk) -> None:
-    entry = write_engine(
-        staged.directory,
-        model,
-        SourceModel(Path(f"{model}.onnx"), b"source", sha256_of(b"source")),
-        BuiltEngine(data=data, inputs={"x": TensorSpec((1,), "float32")}, outputs={}, build_tool="test"),
-        BuildConfig(precision="fp32"),
-        "onnx_trt_ep[cpu]",
-        HOST,
-        1,
-        disk=disk,
+def plan_of(root: Path, sources: dict[str, bytes]) -> FlightPlan:
+    models: dict[str, ModelSection] = {}
+    for model, data in sources.items():
+        source = root.parent / f"{model}.onnx"
+        if not source.exists() or source.read_bytes() != data:
+            source.write_bytes(data)
+        models[model] = ModelSection(source=source, precision="fp32", deadline_ms=100)
+    return FlightPlan(
+        flight=FlightSection(name="survey", store=root),
+        runtime=C7InferenceConfig(runtime="onnx_trt_ep", provider="cpu"),
+        models=models,
     )
-    memory = MemoryUse(load_bytes=1, run_bytes=1)
-    entry = sign_off(entry, self_test=data[:50], power=None, memory=memory, accuracy=None, disk=disk)
-    staged.keep_draft(entry)
 
 
-def commit(root: Path, engines: dict[str, bytes], disk: Disk) -> Generation:
-    with stage_generation(EngineStore(root, disk)) as staged:
-        former = {} if staged.former is None else staged.former.entries
-        staged.drafts()
-        for model, data in engines.items():
-            if model in former and former[model].engine_sha256 == sha256_of(data):
-                staged.link(former[model])
-            else:
-                write(staged, model, data, disk)
-        return staged.commit()
+def commit(root: Path, sources: dict[str, bytes], disk: Disk) -> Generation:
+    """Provision the store with engines made of these sources."""
+    return provision(
+        plan_of(root, sources),
+        progress=lambda _: None,
+        builder=FakeBuilder(disk=disk),
+        disk=disk,
+        detect_power=lambda: None,
+    )
 
 
 def engines_of(generation: Generation | None) -> dict[str, bytes]:
@@ -142,7 +125,9 @@ def engines_of(generation: Generation | None) -> dict[str, bytes]:
     assert generation.damaged == {}
     for entry in generation.entries.values():
         verify_artifact(entry)
-    return {model: read_verified(entry) for model, entry in generation.entries.items()}
+    return {
+        model: read_verified(entry).removeprefix(b"c7 fake engine\n") for model, entry in generation.entries.items()
+    }
 
 
 def half_written(root: Path) -> list[str]:
@@ -274,7 +259,7 @@ def mount_small_disks(folder: Path) -> dict[str, int]:
             folder.mkdir()
             mount = ["/usr/bin/mount", "-t", "tmpfs", "-o", f"size={pages * 4096}", "none", str(folder)]
             subprocess.run(mount, check=True)  # noqa: S603
-            store = EngineStore(folder / "engines")
+            store = EngineStore(folder)
             try:
                 commit(store.root, FORMER, healthy())
             except EngineStoreError:
@@ -306,10 +291,11 @@ def fill(store: EngineStore, disk: Disk) -> str:
 def limit_file_size(folder: Path) -> dict[str, int]:
     store = EngineStore(folder)
     commit(store.root, FORMER, healthy())
+    plan_of(store.root, NEXT)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
     with pytest.raises(EngineStoreError) as refused:
         commit(store.root, NEXT, Disk())
-    expected = "File too large: 9600 bytes are needed in one file, this process may write 8192 (ulimit -f), 1408 bytes"
+    expected = "File too large: 9615 bytes are needed in one file, this process may write 8192 (ulimit -f), 1423 bytes"
     assert expected in str(refused.value)
     assert engines_of(store.current()) == FORMER
     assert half_written(store.root) == []

@@ -20,31 +20,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from messages import TensorSpec
-from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, HostTuple
-from runtimes.measurements import MemoryUse
-from runtimes.source_model import SourceModel
+from runtimes.config import C7InferenceConfig
+from runtimes.flight_plan import FlightPlan, FlightSection, ModelSection
+from runtimes.inference_runtime import EngineCacheEntry
+from runtimes.provisioning.fake_builder import FakeBuilder
+from runtimes.provisioning.provision import provision
 from runtimes.store.disk import Disk
-from runtimes.store.engine_artifact import read_self_test, read_verified, verify_artifact
+from runtimes.store.engine_artifact import read_verified, verify_artifact
 from runtimes.store.engine_store import EngineStore, Generation
-from runtimes.store.engine_writer import BuiltEngine, sign_off, write_engine
 from runtimes.store.sha256_sidecar import sha256_of
-from runtimes.store.staged_generation import StagedGeneration, stage_generation
 
 KILLS = int(os.environ.get("C7_CHAOS_KILLS", "1000"))
 SEED = int(os.environ.get("C7_CHAOS_SEED", random.SystemRandom().randrange(2**32)))
 STRIDE = 3
-HOST = HostTuple(
-    sm=0,
-    sm_count=0,
-    device_name="Xeon",
-    jetpack="0",
-    l4t="0",
-    tensorrt="0",
-    cuda="0",
-    machine="x86_64",
-    runtime_version="1.31.1",
-)
 FORMER = {"vpr": b"vpr" * 3000, "matcher": b"the former matcher" * 500}
 NEXT = {"vpr": FORMER["vpr"], "matcher": b"the next matcher" * 600}
 
@@ -100,36 +88,28 @@ class KilledDisk(Disk):
 ALIVE = 10**9
 
 
-def write(staged: StagedGeneration, model: str, data: bytes, disk: Disk) -> None:
-    entry = write_engine(
-        staged.directory,
-        model,
-        SourceModel(Path(f"{model}.onnx"), b"source", sha256_of(b"source")),
-        BuiltEngine(data=data, inputs={"x": TensorSpec((1,), "float32")}, outputs={}, build_tool="test"),
-        BuildConfig(precision="fp32"),
-        "onnx_trt_ep[cpu]",
-        HOST,
-        1,
-        disk=disk,
+def plan_of(root: Path, sources: dict[str, bytes]) -> FlightPlan:
+    models: dict[str, ModelSection] = {}
+    for model, data in sources.items():
+        source = root.parent / f"{model}.onnx"
+        source.write_bytes(data)
+        models[model] = ModelSection(source=source, precision="fp32", deadline_ms=100)
+    return FlightPlan(
+        flight=FlightSection(name="survey", store=root),
+        runtime=C7InferenceConfig(runtime="onnx_trt_ep", provider="cpu"),
+        models=models,
     )
-    memory = MemoryUse(load_bytes=1, run_bytes=1)
-    entry = sign_off(entry, self_test=data[:50], power=None, memory=memory, accuracy=None, disk=disk)
-    staged.keep_draft(entry)
 
 
-def commit(root: Path, engines: dict[str, bytes], disk: Disk) -> Generation:
-    """As provisioning does: what the store or an interrupted run has is linked, the rest written."""
-    with stage_generation(EngineStore(root, disk)) as staged:
-        former = {} if staged.former is None else staged.former.entries
-        drafts = staged.drafts()
-        for model, data in engines.items():
-            known = [*drafts.get(model, []), *([former[model]] if model in former else [])]
-            fitting = [entry for entry in known if entry.engine_sha256 == sha256_of(data)]
-            if fitting:
-                staged.link(fitting[0])
-            else:
-                write(staged, model, data, disk)
-        return staged.commit()
+def commit(root: Path, sources: dict[str, bytes], disk: Disk) -> Generation:
+    """Provision the store with engines made of these sources."""
+    return provision(
+        plan_of(root, sources),
+        progress=lambda _: None,
+        builder=FakeBuilder(disk=disk),
+        disk=disk,
+        detect_power=lambda: None,
+    )
 
 
 def engines_of(root: Path) -> dict[str, bytes]:
@@ -138,8 +118,9 @@ def engines_of(root: Path) -> dict[str, bytes]:
     assert generation.damaged == {}
     for entry in generation.entries.values():
         verify_artifact(entry)
-        assert read_self_test(entry) == read_verified(entry)[:50]
-    return {model: read_verified(entry) for model, entry in generation.entries.items()}
+    return {
+        model: read_verified(entry).removeprefix(b"c7 fake engine\n") for model, entry in generation.entries.items()
+    }
 
 
 def judge(root: Path) -> str:
@@ -172,7 +153,7 @@ def run_killed(root: Path, disk: Disk, after_s: float | None = None) -> bool:
     return status != 0
 
 
-def provisioned(folder: Path, fsyncs: bool) -> Path:
+def provisioned_store(folder: Path, fsyncs: bool) -> Path:
     template = folder / "template"
     commit(template, FORMER, KilledDisk(ALIVE, fsyncs=fsyncs))
     return template
@@ -180,7 +161,7 @@ def provisioned(folder: Path, fsyncs: bool) -> Path:
 
 def kill_at_every_operation(folder: Path, stride: int, fsyncs: bool) -> Counter[str]:
     """Kill a run before every `stride`-th operation, until one is not reached any more."""
-    template = provisioned(folder, fsyncs)
+    template = provisioned_store(folder, fsyncs)
     outcomes: Counter[str] = Counter()
     for at in range(0, 10_000, stride):
         root = folder / str(at)
@@ -195,7 +176,7 @@ def kill_at_every_operation(folder: Path, stride: int, fsyncs: bool) -> Counter[
 
 def kill_at_random_times(folder: Path, kills: int, seed: int) -> Counter[str]:
     """Kill that many runs, each after a random time within what the quickest ones take."""
-    template = provisioned(folder, fsyncs=True)
+    template = provisioned_store(folder, fsyncs=True)
     chance = random.Random(seed)
     root = folder / "undisturbed"
     shutil.copytree(template, root)
@@ -268,7 +249,7 @@ def save_model(path: Path, scale: float) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
 
 
-def provision(plan: Path, *before: str) -> subprocess.CompletedProcess[str]:
+def run_command(plan: Path, *before: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # noqa: S603
         [*before, sys.executable, "-m", "actors", "provision", str(plan)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
@@ -300,7 +281,7 @@ def test_the_real_command_killed_in_its_system_calls_leaves_one_generation_whole
     )
     for model in ("a", "b"):
         save_model(tmp_path / f"{model}.onnx", 1.0)
-    assert provision(plan).returncode == 0
+    assert run_command(plan).returncode == 0
     store, template = tmp_path / "engines", tmp_path / "template"
     former = whole(store)
     save_model(tmp_path / "b.onnx", 2.0)
@@ -310,10 +291,10 @@ def test_the_real_command_killed_in_its_system_calls_leaves_one_generation_whole
         shutil.rmtree(store)
         shutil.copytree(template, store)
         inject = ["-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=SIGKILL:when={at}"]
-        killed = provision(plan, str(STRACE), *follow, *inject)
+        killed = run_command(plan, str(STRACE), *follow, *inject)
         found = whole(store)
         assert found["a"].engine_sha256 == former["a"].engine_sha256
-        again = provision(plan)
+        again = run_command(plan)
         assert again.returncode == 0, again.stderr
         assert whole(store)["b"].source_sha256 == sha256_of((tmp_path / "b.onnx").read_bytes())
         outcomes["former" if found == former else "next"] += killed.returncode != 0
