@@ -8,27 +8,16 @@ keeps what it loaded and what its runs took. The highest of these sums is held a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import msgspec
 
-from messages.errors import RuntimeNotAvailableError, TakeoffRefusedError
-from runtimes.config import C7InferenceConfig
-from runtimes.host import is_jetson
+from messages.errors import TakeoffRefusedError
+from runtimes.available_memory import AvailableMemory
 from runtimes.inference_runtime import EngineCacheEntry
 from runtimes.measurements import MemoryUse
 from runtimes.store.read_ahead import READ_AHEAD_LIMIT_BYTES
 
 MIB = 1024**2
-MEMINFO = Path("proc/meminfo")
-_MEMINFO_MAX_BYTES = 64 * 1024
-
-
-class AvailableMemory(msgspec.Struct, frozen=True, kw_only=True):
-    """What can be had now. `device_bytes` is None where the engines use no memory but the machine's own."""
-
-    host_bytes: int
-    device_bytes: int | None = None
 
 
 class LoadStep(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,45 +114,6 @@ def refuse_if_short(budget: MemoryBudget) -> None:
         f"takeoff refused before anything was loaded: {'; '.join(budget.shortages)}. In the order of loading: {table}."
         " End other processes, fly fewer or smaller engines, or lower the reserve"
     )
-
-
-def read_available_memory(config: C7InferenceConfig, root: Path = Path("/")) -> AvailableMemory:
-    """What the machine has left, and its discrete GPU where the engines run on one.
-
-    Raises RuntimeNotAvailableError naming what cannot be read.
-    """
-    path = root / MEMINFO
-    try:
-        with path.open("rb") as file:
-            lines = file.read(_MEMINFO_MAX_BYTES).decode("ascii", "replace").splitlines()
-    except OSError as error:
-        raise RuntimeNotAvailableError(f"{path}: available memory cannot be read: {error.strerror}") from error
-    fields = dict(line.partition(":")[::2] for line in lines)
-    amount, _, unit = fields.get("MemAvailable", "").strip().partition(" ")
-    if not (amount.isascii() and amount.isdigit()) or unit != "kB":
-        raise RuntimeNotAvailableError(
-            f"{path}: expected a line 'MemAvailable: N kB', found {fields.get('MemAvailable')!r}"
-        )
-    uses_gpu = config.device == "cuda" or config.provider in ("tensorrt", "cuda") or config.runtime == "tensorrt"
-    return AvailableMemory(
-        host_bytes=int(amount) * 1024,
-        device_bytes=_free_gpu_bytes(config.device_index) if uses_gpu and not is_jetson(root) else None,
-    )
-
-
-def _free_gpu_bytes(device_index: int) -> int:
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        try:
-            return int(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(device_index)).free)
-        finally:
-            pynvml.nvmlShutdown()
-    except pynvml.NVMLError as error:
-        raise RuntimeNotAvailableError(
-            f"GPU {device_index}: expected NVML to tell its free memory, found: {error}; check the driver (nvidia-smi)"
-        ) from error
 
 
 def _estimate(file_bytes: int, *, on_device: bool) -> MemoryUse:

@@ -12,8 +12,9 @@ from loguru import logger
 from actors.consumer import check_classes
 from actors.flight.recovery import format_flight_id
 from messages import Clock, ConfigError, RuntimeNotAvailableError, TakeoffRefusedError, describe_error
-from runtimes import EngineCacheEntry, FlightPlan
-from runtimes.memory_budget import MemoryBudget, plan_memory, read_available_memory, refuse_if_short
+from runtimes import EngineCacheEntry, FlightPlan, build_inference_runtime
+from runtimes.available_memory import read_available_memory
+from runtimes.memory_budget import MemoryBudget, plan_memory, refuse_if_short
 from telemetry import ThermalSource, open_thermal_source
 
 
@@ -42,9 +43,12 @@ def load_order(plan: FlightPlan, entries: Mapping[str, EngineCacheEntry]) -> lis
 
 
 def memory_budget(plan: FlightPlan, entries: Mapping[str, EngineCacheEntry]) -> MemoryBudget:
-    """What loading takes, against what is available now. Raises RuntimeNotAvailableError where that cannot be read."""
-    available = read_available_memory(plan.runtime)
-    return plan_memory(load_order(plan, entries), available, reserve_mb=plan.flight.memory_reserve_mb)
+    """What loading takes, against what is left once the runtime's own library is in memory.
+
+    Raises RuntimeNotAvailableError where the runtime cannot run here, or the memory cannot be read.
+    """
+    build_inference_runtime(plan.runtime)  # what its library takes, once, is in no engine's measurement
+    return _reckon(plan, entries)
 
 
 def check_memory(plan: FlightPlan, entries: Mapping[str, EngineCacheEntry], *, in_the_air: bool) -> None:
@@ -54,11 +58,16 @@ def check_memory(plan: FlightPlan, entries: Mapping[str, EngineCacheEntry], *, i
     flies, and an engine that does not is the supervisor's to handle.
     """
     try:
-        refuse_if_short(memory_budget(plan, entries))
+        refuse_if_short(_reckon(plan, entries) if in_the_air else memory_budget(plan, entries))
     except (TakeoffRefusedError, RuntimeNotAvailableError) as error:
         if not in_the_air:
             raise
         logger.error("C7 memory may not last for all engines; {}", describe_error(error))
+
+
+def _reckon(plan: FlightPlan, entries: Mapping[str, EngineCacheEntry]) -> MemoryBudget:
+    available = read_available_memory(plan.runtime)
+    return plan_memory(load_order(plan, entries), available, reserve_mb=plan.flight.memory_reserve_mb)
 
 
 def _check_folder(folder: Path, key: str) -> None:

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-import types
-from pathlib import Path
-
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from messages import RuntimeNotAvailableError, TakeoffRefusedError
-from runtimes.config import C7InferenceConfig
+from messages import TakeoffRefusedError
+from runtimes.available_memory import AvailableMemory
 from runtimes.fake_runtime import FakeRuntime, returns
 from runtimes.inference_runtime import EngineCacheEntry
 from runtimes.measurements import MemoryUse
-from runtimes.memory_budget import (
-    MIB,
-    AvailableMemory,
-    MemoryBudget,
-    plan_memory,
-    read_available_memory,
-    refuse_if_short,
-)
-
-ON_CPU = C7InferenceConfig(runtime="onnx_trt_ep", provider="cpu")
-ON_GPU = C7InferenceConfig(runtime="pytorch_fp16", device="cuda", device_index=1)
-RELEASE = "# R36 (release), REVISION: 4.3, GCID: 38968081\n"
+from runtimes.memory_budget import MIB, MemoryBudget, plan_memory, refuse_if_short
 
 
 def engine(
@@ -149,75 +134,3 @@ def test_no_moment_of_a_takeoff_needs_more_than_was_reckoned(entries: list[Engin
 def test_a_flight_with_fewer_engines_never_needs_more(entries: list[EngineCacheEntry], dropped: int) -> None:
     fewer = [entry for index, entry in enumerate(entries) if index != dropped % len(entries)]
     assert max(peaks_mb(plan(*fewer, ahead_mb=512))) <= max(peaks_mb(plan(*entries, ahead_mb=512)))
-
-
-def tree(root: Path, meminfo: str, *, jetson: bool = False) -> Path:
-    (root / "proc").mkdir()
-    (root / "proc/meminfo").write_text(meminfo)
-    if jetson:
-        (root / "etc").mkdir()
-        (root / "etc/nv_tegra_release").write_text(RELEASE)
-    return root
-
-
-MEMINFO = "MemTotal:        7802996 kB\nMemFree:          209124 kB\nMemAvailable:    4194304 kB\nBuffers:  1 kB\n"
-
-
-def test_available_is_what_the_kernel_says_can_be_had(tmp_path: Path) -> None:
-    assert read_available_memory(ON_CPU, tree(tmp_path, MEMINFO)) == AvailableMemory(host_bytes=4 * 1024**3)
-
-
-def test_this_machine_has_some_memory_left() -> None:
-    assert read_available_memory(ON_CPU).host_bytes > MIB
-
-
-def test_a_jetsons_gpu_has_no_memory_of_its_own(tmp_path: Path) -> None:
-    available = read_available_memory(ON_GPU, tree(tmp_path, MEMINFO, jetson=True))
-    assert available == AvailableMemory(host_bytes=4 * 1024**3, device_bytes=None)
-
-
-@pytest.mark.parametrize("meminfo", ["", "MemTotal: 1 kB\n", "MemAvailable: lots\n", "MemAvailable: 12\n"])
-def test_a_kernel_that_does_not_say_is_named(tmp_path: Path, meminfo: str) -> None:
-    with pytest.raises(RuntimeNotAvailableError, match="proc/meminfo: expected a line 'MemAvailable: N kB'"):
-        read_available_memory(ON_CPU, tree(tmp_path, meminfo))
-
-
-def test_a_machine_without_meminfo_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeNotAvailableError, match="proc/meminfo"):
-        read_available_memory(ON_CPU, tmp_path)
-
-
-class NvmlError(Exception):
-    pass
-
-
-def nvml(free: dict[int, int]) -> types.ModuleType:
-    """pynvml of a machine with these GPUs."""
-
-    def handle(index: int) -> int:
-        if index not in free:
-            raise NvmlError("Invalid Argument")
-        return index
-
-    module = types.ModuleType("pynvml")
-    functions = {
-        "NVMLError": NvmlError,
-        "nvmlInit": lambda: None,
-        "nvmlShutdown": lambda: None,
-        "nvmlDeviceGetHandleByIndex": handle,
-        "nvmlDeviceGetMemoryInfo": lambda index: types.SimpleNamespace(free=free[index]),
-    }
-    module.__dict__.update(functions)
-    return module
-
-
-def test_the_configured_gpu_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", nvml({0: 111, 1: 222}))
-    assert read_available_memory(ON_GPU, tree(tmp_path, MEMINFO)).device_bytes == 222
-    assert read_available_memory(ON_CPU, tmp_path).device_bytes is None
-
-
-def test_a_gpu_that_does_not_say_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", nvml({0: 111}))
-    with pytest.raises(RuntimeNotAvailableError, match="GPU 1: expected NVML to tell its free memory"):
-        read_available_memory(ON_GPU, tree(tmp_path, MEMINFO))

@@ -28,9 +28,10 @@ from actors.flight.preflight import (
 from actors.flight.preflight_table import print_verdict
 from messages import NS_PER_S, EngineDeserializeError, InferenceError, TensorSpec, VirtualClock
 from runtimes import FakeRuntime, FlightPlan, fails_to_load, raises, read_flight_plan, returns, takes_ms
+from runtimes.available_memory import AvailableMemory
 from runtimes.fake_steps import Step
 from runtimes.measurements import MemoryUse
-from runtimes.memory_budget import MIB, AvailableMemory, MemoryBudget, plan_memory
+from runtimes.memory_budget import MIB, MemoryBudget, plan_memory
 
 RESULT = {"y": np.zeros(1, np.float32)}
 PLENTY = plan_memory([], AvailableMemory(host_bytes=1024 * MIB), reserve_mb=256)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,7 @@ def test_preflight_is_no_go_for_a_consumer_that_fly_would_not_find(
     assert "[consumers.vpr] class: nowhere cannot be imported" in capfd.readouterr().err
 
 
+needs_onnxruntime = pytest.mark.skipif(find_spec("onnxruntime") is None, reason="the plan's runtime is ONNX Runtime")
 MODEL = '[models.{name}]\nsource = "{name}.onnx"\nprecision = "fp32"\ndeadline_ms = 200\npriority = {priority}\n'
 FAKE = FakeRuntime({name: [returns({})] for name in ("vpr", "later", "first")})
 
@@ -90,6 +92,7 @@ def reserving(folder: Path, reserve_mb: int) -> FlightPlan:
     return read_flight_plan(folder / "flight.toml")
 
 
+@needs_onnxruntime
 def test_engines_load_by_priority_and_then_as_the_plan_names_them(folder: Path) -> None:
     plan = reserving(folder, 0)
     entries = {model: FAKE.entry(model) for model in plan.models}
@@ -97,12 +100,14 @@ def test_engines_load_by_priority_and_then_as_the_plan_names_them(folder: Path) 
     assert [step.model for step in memory_budget(plan, entries).steps] == ["vpr", "first", "later"]
 
 
+@needs_onnxruntime
 def test_a_takeoff_whose_engines_leave_no_reserve_is_refused(folder: Path) -> None:
     check_memory(reserving(folder, 0), FAKE.entries(), in_the_air=False)
     with pytest.raises(TakeoffRefusedError, match=r"memory_reserve_mb.*available are \d+ MiB: \d+ MiB are missing"):
         check_memory(reserving(folder, 10**9), FAKE.entries(), in_the_air=False)
 
 
+@needs_onnxruntime
 def test_in_the_air_short_memory_is_logged_and_nothing_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
