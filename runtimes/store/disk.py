@@ -110,6 +110,8 @@ class Disk:
 
         What cannot be removed stays, the rest goes; then the first error is raised.
         """
+        if path.is_symlink():
+            raise NotADirectoryError(errno.ENOTDIR, "expected a folder, found a symbolic link", str(path))
         errors: list[OSError] = []
         folders = [path]
         for folder in folders:

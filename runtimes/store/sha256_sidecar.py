@@ -13,8 +13,7 @@ import msgspec
 from messages.errors import EngineDeserializeError
 from messages.lifecycle import Sha256
 from runtimes.store.disk import DISK, Disk
-from runtimes.store.durable_files import write_atomically as write_atomically
-from runtimes.store.durable_files import write_files_atomically as write_files_atomically
+from runtimes.store.durable_files import write_files_atomically
 from runtimes.store.regular_file import read_regular_file
 
 SIDECAR_MAX_BYTES = 64 * 1024

@@ -262,6 +262,9 @@ def _former(store: EngineStore) -> tuple[Generation | None, str]:
 
 
 def _remove_leftovers(store: EngineStore) -> None:
+    drafts = store.root / DRAFTS_NAME
+    if drafts.is_symlink():
+        store.disk.unlink(drafts)
     for pattern in _LEFTOVERS:
         for path in sorted(store.root.glob(pattern)):
             if path.is_dir() and not path.is_symlink():

@@ -162,6 +162,8 @@ def test_what_is_removed_follows_no_link(tmp_path: Path) -> None:
     (tree / "deep" / "deeper").mkdir(parents=True)
     (tree / "link").symlink_to(victim)
     (tree / "deep" / "file").touch()
+    with pytest.raises(NotADirectoryError, match="found a symbolic link"):
+        Disk().remove_tree(tree / "link")
     Disk().remove_tree(tree)
     assert not tree.exists()
     assert (victim / "kept").exists()

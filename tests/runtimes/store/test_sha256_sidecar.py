@@ -17,12 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from messages import EngineDeserializeError
+from runtimes.store.durable_files import write_atomically, write_files_atomically
 from runtimes.store.sha256_sidecar import (
     Sha256Sidecar,
     read_with_sidecar,
     sha256_of,
-    write_atomically,
-    write_files_atomically,
     write_with_sidecar,
 )
 
@@ -124,7 +123,7 @@ def test_the_kernels_limit_on_file_size_leaves_the_former_content_and_no_part(tm
     path.write_bytes(b"former")
     program = (
         "import resource, sys; from pathlib import Path\n"
-        "from runtimes.store.sha256_sidecar import write_files_atomically\n"
+        "from runtimes.store.durable_files import write_files_atomically\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "try: write_files_atomically(Path(sys.argv[1]), {'small': b'x', 'engine': b'y' * 100_000})\n"
         "except OSError as error: print(error.errno)\n"
