@@ -61,8 +61,9 @@ wheelhouse: $(LOWEST_VENV)/installed ## all wheels that a Jetson without a netwo
 	    exit 1
 	fi
 	pip="$(LOWEST_VENV)/bin/python -m pip --disable-pip-version-check --quiet"
-	rm -rf $(WHEELHOUSE) && mkdir -p $(WHEELHOUSE)
+	rm -rf $(WHEELHOUSE) build && mkdir -p $(WHEELHOUSE)  # build/ keeps modules that are gone, and packs them again
 	$$pip wheel --no-deps --no-build-isolation -w $(WHEELHOUSE) .
+	rm -rf build
 	wanted=("$$(echo $(WHEELHOUSE)/c7_inference-*.whl)[test,demo]" setuptools)
 	$$pip download $(JETSON) -c constraints-lowest.txt --find-links $(WHEELHOUSE) -d $(WHEELHOUSE) "$${wanted[@]}"
 	resolved=$$(mktemp -d) && trap 'rm -rf "$$resolved"' EXIT
