@@ -152,6 +152,23 @@ def test_an_engine_of_an_older_generation_is_taken_again(fake_plan: FlightPlan, 
     assert third.entries["vpr"].path.samefile(first.entries["vpr"].path)
 
 
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "vpr__sm0_jp0_trt0_fp16.engine", "vpr__sm0_jp0_trt0_fp16.engine.json"]
+)
+def test_an_older_generation_that_is_damaged_offers_nothing(
+    fake_plan: FlightPlan, fake_builder: FakeBuilder, name: str
+) -> None:
+    first, _ = run(fake_plan, fake_builder)
+    retrain(fake_plan, "vpr", "trained twice")
+    run(fake_plan, fake_builder)
+    path = first.path / name
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    retrain(fake_plan, "vpr", "vpr, trained once")
+    third, told = run(fake_plan, fake_builder)
+    assert decisions(told)["vpr"][0] == "compile"
+    assert (third.number, third.damaged) == (3, {})
+
+
 def test_a_damaged_engine_is_replaced_from_an_older_generation_that_has_another_copy(
     fake_plan: FlightPlan, fake_builder: FakeBuilder
 ) -> None:
