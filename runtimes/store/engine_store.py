@@ -3,7 +3,8 @@
     engines/current                 the one commit: `<sha256>  gen-000007/manifest.json`
     engines/gen-000007/             engines, their metadata and sidecars, and the manifest over all of them
     engines/.staging-*/             what a provisioner has not committed; the next one removes it
-    engines/.lock                   held (flock) by the one provisioner at work
+    engines/.pruned-*               what a prune is removing; no generation any more
+    engines/.lock                   held (flock) by the one provisioner, signer, rollback or prune at work
 
 Replacing `current` is the only commit. Readers need no lock: a committed generation is never written again.
 """
