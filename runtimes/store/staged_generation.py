@@ -181,10 +181,10 @@ class StagedGeneration:
         return "no generation is current" if current is None else _is_current(current[0])
 
     def _discard(self, number: int) -> None:
-        """Remove a generation that is not to be, unless the disk made it current in spite of its error."""
+        """Take a generation that is not to be out of sight, unless the disk made it current in spite of its error."""
         if self._what_is_current() != _is_current(number):
             with contextlib.suppress(OSError):  # another error is on its way, and no reader looks for it
-                self._disk.remove_tree(self._store.path_of(number))
+                self._disk.replace(self._store.path_of(number), self.directory)
 
     def _next_number(self) -> int:
         try:
