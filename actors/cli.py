@@ -123,7 +123,7 @@ def preflight(plan_path: Path, as_json: bool) -> int:
     """Rehearse the takeoff: verify, load, self-test, run, measure, release; a go or a no-go."""
     plan = read_flight_plan(plan_path)
     check_surroundings(plan, MonotonicClock())
-    _, entries = engines_for_takeoff(plan)
+    entries = engines_for_takeoff(plan).entries
     memory = memory_budget(plan, entries)
     with ReadAhead([] if memory.shortages else load_order(plan, entries)) as ahead:
         verdict = rehearse(plan, build_inference_runtime(plan.runtime, read=ahead.read), entries, memory)

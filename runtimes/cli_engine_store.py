@@ -11,10 +11,8 @@ from rich.markup import escape
 from rich.status import Status
 from rich.table import Column, Table
 
-from messages.errors import ConfigError
 from runtimes.cli_engines import JSON, PLACE, Place, find_place
 from runtimes.store.inventory import StoredGeneration, StoreInventory, take_inventory
-from runtimes.store.manifest import MANIFEST_NAME
 from runtimes.store.rollback import RolledBack, roll_back
 from runtimes.store.verification import HashedSoFar
 
@@ -25,22 +23,12 @@ NARROWEST = 56
 """What the list needs so that no figure is cut off."""
 
 
-def find_store(place: Path) -> Place:
-    """As `find_place`, and refuses one generation's own folder. Raises ConfigError."""
-    if (place / MANIFEST_NAME).exists():
-        raise ConfigError(
-            f"{place}: expected a FLIGHT.toml or the folder of a store, found one of its generations; try"
-            f" {place.absolute().parent}"
-        )
-    return find_place(place)
-
-
 @click.command("list")
 @PLACE
 @JSON
 def list_generations(place: Path, as_json: bool) -> None:
     """Show the generations of a store, which one is current, and what is damaged. Engines are not hashed here."""
-    store = find_store(place).store
+    store = find_place(place).store
     inventory = take_inventory(store)
     if as_json:
         click.echo(msgspec.json.encode(inventory).decode())
@@ -92,7 +80,7 @@ def _problems(inventory: StoreInventory) -> list[str]:
 @JSON
 def rollback(place: Path, number: int | None, as_json: bool) -> None:
     """Go back to a former generation, once every file of it was hashed."""
-    found = find_store(place)
+    found = find_place(place)
     with StoreView(as_json=as_json) as view:
         done = roll_back(found.store, number, waiting=view.wait, progress=view.hash)
     if as_json:

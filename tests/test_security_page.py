@@ -11,7 +11,7 @@ import pytest
 
 from actors.__main__ import main
 from actors.flight.accepted_manifest import AcceptedManifest, read_accepted
-from actors.flight.life import Life, engines_for
+from actors.flight.life import Life, accept_engines, engines_for
 from messages import C7Error
 from runtimes import EngineStore, read_flight_plan
 from runtimes.store.signature import read_signature
@@ -63,7 +63,9 @@ def take_off() -> int:
     """What `c7 fly` accepts before anything is loaded; the generation's number."""
     plan = read_flight_plan(Path("flight.toml"))
     plan.flight.state.mkdir(exist_ok=True)
-    return engines_for(plan, TAKEOFF)[0].number
+    engines = engines_for(plan, TAKEOFF)
+    accept_engines(plan, engines)
+    return engines.generation.number
 
 
 @pytest.fixture

@@ -37,6 +37,14 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
         return (self.number - 1) * FRAMES_PER_LIFE
 
 
+class FlightEngines(msgspec.Struct, frozen=True, kw_only=True):
+    """What a life flies. `signed` is the version to accept once all of it is loaded, where the plan asks for one."""
+
+    generation: Generation
+    entries: dict[str, EngineCacheEntry]
+    signed: SignedVersion | None = None
+
+
 def begin_life(plan: FlightPlan, journal: Journal) -> Life:
     """Read the journal: a takeoff, or the next life of the flight that is in the air. Compacts what is long past."""
     start = plan_start(journal.records)
@@ -62,32 +70,32 @@ def _last_recorded(plan: FlightPlan) -> int:
     return max((int(match[1]) for match in found if match), default=0)
 
 
-def engines_for(plan: FlightPlan, life: Life) -> tuple[Generation, dict[str, EngineCacheEntry]]:
-    """The generation that this life flies and its engines.
+def engines_for(plan: FlightPlan, life: Life) -> FlightEngines:
+    """The generation that this life flies and its engines; changes nothing.
 
-    A takeoff records the signed version that it accepts, before anything flies. A recovery asks for no signature: the
-    manifest is the very one that was accepted at takeoff, or nothing is loaded. Raises as `engines_for_takeoff` does.
+    A recovery asks for no signature: the manifest is the very one that was accepted at takeoff, or nothing is loaded.
+    Raises as `engines_for_takeoff` does.
     """
-    if life.recovery is not None:
-        return _engines_in_the_air(plan, life.recovery)
-    generation, entries, signed = _accepted_engines(plan)
-    if signed is not None:
-        record_accepted(plan.flight.state, signed)
-    return generation, entries
+    return engines_for_takeoff(plan) if life.recovery is None else _engines_in_the_air(plan, life.recovery)
 
 
-def engines_for_takeoff(plan: FlightPlan) -> tuple[Generation, dict[str, EngineCacheEntry]]:
+def accept_engines(plan: FlightPlan, engines: FlightEngines) -> None:
+    """Record that this aircraft takes off with the signed version, so that no lower one will.
+
+    To be called when every engine is loaded: a version that could not take off must not lock out the one before it.
+    Raises TakeoffRefusedError.
+    """
+    if engines.signed is not None:
+        record_accepted(plan.flight.state, engines.signed)
+
+
+def engines_for_takeoff(plan: FlightPlan) -> FlightEngines:
     """The store's current generation and its engines for the plan's models; changes nothing.
 
     Raises TakeoffRefusedError where one is missing or was built from something else than the plan says, and for a
     version lower than this aircraft accepted before; ManifestSignatureError where the plan names a public key and the
     manifest is not signed with it; EngineStoreError; ConfigError for a key that is none.
     """
-    generation, entries, _ = _accepted_engines(plan)
-    return generation, entries
-
-
-def _accepted_engines(plan: FlightPlan) -> tuple[Generation, dict[str, EngineCacheEntry], SignedVersion | None]:
     generation = EngineStore(plan.flight.store).current()
     if generation is None:
         raise TakeoffRefusedError(f"{plan.flight.store} holds no engines; run `c7 provision` first")
@@ -98,7 +106,8 @@ def _accepted_engines(plan: FlightPlan) -> tuple[Generation, dict[str, EngineCac
         raise TakeoffRefusedError(
             f"generation {generation.number} does not fit the plan: {reasons}; run `c7 provision` again"
         )
-    return generation, {model: generation.entries[model] for model in plan.models}, signed
+    entries = {model: generation.entries[model] for model in plan.models}
+    return FlightEngines(generation=generation, entries=entries, signed=signed)
 
 
 def _signed_version(plan: FlightPlan, generation: Generation) -> SignedVersion | None:
@@ -115,7 +124,7 @@ def _signed_version(plan: FlightPlan, generation: Generation) -> SignedVersion |
     return signed
 
 
-def _engines_in_the_air(plan: FlightPlan, recovery: Recovery) -> tuple[Generation, dict[str, EngineCacheEntry]]:
+def _engines_in_the_air(plan: FlightPlan, recovery: Recovery) -> FlightEngines:
     """Exactly the generation that the flight took off with. What is missing from it stays down; the others fly on."""
     generation = EngineStore(plan.flight.store).generation(recovery.engine_generation)
     if generation.manifest_sha256 != recovery.manifest_sha256:
@@ -125,4 +134,5 @@ def _engines_in_the_air(plan: FlightPlan, recovery: Recovery) -> tuple[Generatio
         )
     for model in sorted(plan.models.keys() - generation.entries.keys()):
         logger.error("C7 engine missing from the generation in flight; backbone={}", model)
-    return generation, {model: generation.entries[model] for model in plan.models if model in generation.entries}
+    entries = {model: generation.entries[model] for model in plan.models if model in generation.entries}
+    return FlightEngines(generation=generation, entries=entries)

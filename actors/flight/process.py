@@ -17,9 +17,9 @@ from actors.flight.declaration import Declarations
 from actors.flight.flight_lock import FlightLock
 from actors.flight.frame_loop import FrameCounts, FrameLoop
 from actors.flight.journal import Journal
-from actors.flight.life import Life, begin_life, engines_for
+from actors.flight.life import FlightEngines, Life, accept_engines, begin_life, engines_for
 from actors.flight.signals import StopSignals
-from actors.flight.surroundings import check_memory, check_surroundings, thermal_source
+from actors.flight.surroundings import check_memory, check_surroundings, load_order, thermal_source
 from actors.ledger import ModelTally
 from actors.supervision import Supervision, supervise
 from messages import (
@@ -83,16 +83,16 @@ def fly_plan(plan: FlightPlan, *, duration_s: float | None = None, log_level: Lo
         check_surroundings(plan, clock)
         journal = ending.enter_context(Journal.open(plan.flight.state))
         life = begin_life(plan, journal)
-        generation, entries = engines_for(plan, life)
-        check_memory(plan, entries, in_the_air=life.recovery is not None)
-        opened = _opened(life, generation, clock)
+        engines = engines_for(plan, life)
+        check_memory(plan, engines.entries, in_the_air=life.recovery is not None)
+        opened = _opened(life, engines.generation, clock)
         # Before the recording is made: a kill in between costs a life's number, not a file name that is taken.
         journal.append(opened)
         _make_folder(plan.flight.recordings)
         recorder = ending.enter_context(FlightRecorder(plan.flight.recordings / f"{life.name}.mcap", clock))
         ending.callback(configure_logging(level=log_level, sink=sys.stdout, recorder=recorder).close)
         process = _FlightProcess(plan, life, clock, journal, recorder, log_level)
-        summary = process.live(opened, entries, stop, duration_s)
+        summary = process.live(opened, engines, stop, duration_s)
         _write_summary(plan.flight.recordings / f"{life.name}.json", summary)
         return summary
 
@@ -111,13 +111,13 @@ class _FlightProcess:
         self._logs_runs = level == "DEBUG"
 
     def live(
-        self, opened: FlightOpened, entries: Mapping[str, EngineCacheEntry], stop: StopSignals, duration_s: float | None
+        self, opened: FlightOpened, engines: FlightEngines, stop: StopSignals, duration_s: float | None
     ) -> LifeSummary:
         """From FlightOpened to FlightClosed, which is recorded whatever happens in between."""
         self._record(opened)
         ended_because = "an internal error"
         try:
-            summary = self._fly(entries, stop, duration_s)
+            summary = self._fly(engines, stop, duration_s)
             ended_because = summary.ended_because
         except C7Error as error:
             ended_because = describe_error(error)
@@ -134,11 +134,11 @@ class _FlightProcess:
             # A flight ends by LandedDeclared; that this life closed itself is for the analyst, who has the recording.
             logger.error("C7 end of life not in the journal; {}", describe_error(error))
 
-    def _fly(self, entries: Mapping[str, EngineCacheEntry], stop: StopSignals, duration_s: float | None) -> LifeSummary:
+    def _fly(self, engines: FlightEngines, stop: StopSignals, duration_s: float | None) -> LifeSummary:
         with ExitStack() as ending:
-            by_priority = sorted(entries.values(), key=lambda entry: self._plan.models[entry.model].priority)
-            read_ahead = ending.enter_context(ReadAhead(by_priority))
-            supervision = ending.enter_context(self._supervise(entries, read_ahead.read, stop))
+            read_ahead = ending.enter_context(ReadAhead(load_order(self._plan, engines.entries)))
+            supervision = ending.enter_context(self._supervise(engines.entries, read_ahead.read, stop))
+            accept_engines(self._plan, engines)
             declarations = Declarations(
                 self._journal,
                 self._clock,

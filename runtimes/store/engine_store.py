@@ -110,7 +110,8 @@ class EngineStore:
         try:
             data = read_regular_file(path, max_bytes=MANIFEST_MAX_BYTES)
         except OSError as error:
-            raise EngineStoreError(f"{path}: cannot be read: {error.strerror}; {REMEDY}") from error
+            named = "" if expected_sha256 is None else f", which {self.root / CURRENT_NAME} names,"
+            raise EngineStoreError(f"{path}{named} cannot be read: {error.strerror}; {REMEDY}") from error
         found_sha256 = sha256_of(data)
         if expected_sha256 is not None and found_sha256 != expected_sha256:
             raise EngineStoreError(

@@ -17,7 +17,7 @@ from actors.__main__ import main
 from actors.demo.children import Child
 from actors.demo.story import FLIES, READY
 from actors.flight.accepted_manifest import ACCEPTED_NAME, AcceptedManifest, read_accepted
-from actors.flight.life import Life, engines_for, engines_for_takeoff
+from actors.flight.life import Life, accept_engines, engines_for, engines_for_takeoff
 from actors.flight.recovery import Recovery
 from messages import C7Error, ConfigError, ManifestSignatureError, TakeoffRefusedError
 from runtimes import EngineStore, FlightPlan, Generation, read_flight_plan
@@ -99,11 +99,13 @@ class Aircraft(NamedTuple):
     def take_off(self) -> Generation:
         """What the flight process does before anything is loaded."""
         self.state.mkdir(exist_ok=True)
-        return engines_for(self.plan, TAKEOFF)[0]
+        engines = engines_for(self.plan, TAKEOFF)
+        accept_engines(self.plan, engines)
+        return engines.generation
 
     def recover(self, generation: Generation) -> Generation:
         recovery = Recovery("test-000001", 2, generation.number, generation.manifest_sha256)
-        return engines_for(self.plan, Life(flight_id="test-000001", number=2, recovery=recovery))[0]
+        return engines_for(self.plan, Life(flight_id="test-000001", number=2, recovery=recovery)).generation
 
 
 @pytest.fixture(scope="module")
