@@ -28,7 +28,7 @@ from messages import (
     describe_error,
 )
 from runtimes import EngineCacheEntry, EngineHandle, InferenceRuntime, deserialize_cached_engine
-from runtimes.self_test import SELF_TEST_TOLERANCE, check_known_answers
+from runtimes.sign_off.self_test import SELF_TEST_TOLERANCE, check_known_answers
 from runtimes.store.engine_artifact import read_self_test
 
 Report = Callable[[EngineLoaded | EngineLoadFailed | EngineDied], None]

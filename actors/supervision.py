@@ -32,7 +32,7 @@ from messages import (
     TelemetryUnavailableError,
 )
 from runtimes import EngineCacheEntry, InferenceRuntime
-from runtimes.self_test import SELF_TEST_TOLERANCE
+from runtimes.sign_off.self_test import SELF_TEST_TOLERANCE
 from telemetry import ThermalSnapshot, ThermalSource, open_thermal_source, stale_after_ns
 
 LOAD_TIMEOUT_S = 120.0

@@ -32,7 +32,7 @@ from runtimes.provisioning.build_request import (
     decode_request,
     encode,
 )
-from runtimes.provisioning.signed_build import build_signed_off, compile_folder
+from runtimes.provisioning.signed_off_build import build_signed_off, compile_folder
 
 _LIBRARY: dict[RuntimeName, str] = {"tensorrt": "tensorrt", "onnx_trt_ep": "onnxruntime", "pytorch_fp16": "torch"}
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h

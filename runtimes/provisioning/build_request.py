@@ -22,7 +22,7 @@ from messages.tensor import Name
 from runtimes.config import C7InferenceConfig
 from runtimes.inference_runtime import BuildConfig, HostTuple
 from runtimes.path_text import decode_path, encode_path
-from runtimes.self_test import SELF_TEST_TOLERANCE
+from runtimes.sign_off.self_test import SELF_TEST_TOLERANCE
 
 REQUEST_MAX_BYTES: Final = 1024 * 1024
 ANSWER_MAX_BYTES: Final = 64 * 1024

@@ -100,8 +100,8 @@ def sign_off(
 ) -> EngineCacheEntry:
     """Add what provisioning found out about a compiled engine to its files, before it is committed.
 
-    `self_test` are known answers in the form of `runtimes.self_test`; `room_bytes` is what the storage budget has
-    left beside the engine. Raises EngineStoreError.
+    `self_test` are known answers in the form of `runtimes.sign_off.self_test`; `room_bytes` is what the storage budget
+    has left beside the engine. Raises EngineStoreError.
     """
     signed_off = msgspec.structs.replace(
         entry,

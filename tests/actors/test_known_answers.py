@@ -38,10 +38,10 @@ import json, sys, time
 from pathlib import Path
 sys.path[:0] = json.loads(sys.argv[1])
 import msgspec, numpy as np
-from runtimes.accuracy import compare
+from runtimes.sign_off.accuracy import compare
 from runtimes.config import C7InferenceConfig
 from runtimes.inference_factory import build_inference_runtime
-from runtimes.self_test import _decode, check_known_answers
+from runtimes.sign_off.self_test import _decode, check_known_answers
 from runtimes.store.engine_artifact import read_entry, read_self_test
 from runtimes.takeoff_load import deserialize_cached_engine
 runtime = build_inference_runtime(msgspec.json.decode(sys.argv[2], type=C7InferenceConfig))

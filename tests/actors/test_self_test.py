@@ -31,7 +31,7 @@ from messages import (
 )
 from runtimes import BuildConfig, EngineCacheEntry, FakeRuntime, raises, returns
 from runtimes.measurements import MemoryUse
-from runtimes.self_test import record_known_answers
+from runtimes.sign_off.self_test import record_known_answers
 from runtimes.store.engine_artifact import self_test_path
 from runtimes.store.engine_writer import sign_off
 

@@ -16,7 +16,7 @@ from runtimes.flight_plan import FlightPlan, FlightSection, ModelSection, Profil
 from runtimes.npz_file import encode_npz
 from runtimes.provisioning.build_request import BuildEngine, EngineBuilt, RuntimeProbed
 from runtimes.provisioning.provision import ProvisionProgress, provision
-from runtimes.provisioning.signed_build import build_signed_off, compile_folder
+from runtimes.provisioning.signed_off_build import build_signed_off, compile_folder
 from runtimes.samples import Samples
 from runtimes.store.engine_artifact import verify_artifact
 from runtimes.store.engine_store import EngineStore, Generation

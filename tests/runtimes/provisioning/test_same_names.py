@@ -24,7 +24,7 @@ from runtimes.measurements import PowerMode
 from runtimes.provisioning.build_request import BuildEngine, EngineBuilt, RuntimeProbed
 from runtimes.provisioning.progress import ProvisionProgress
 from runtimes.provisioning.provision import provision
-from runtimes.provisioning.signed_build import build_signed_off, compile_folder
+from runtimes.provisioning.signed_off_build import build_signed_off, compile_folder
 from runtimes.store.engine_artifact import artifact_files, read_entry, read_self_test
 from runtimes.store.engine_store import EngineStore, Generation
 from runtimes.store.engine_writer import sign_off

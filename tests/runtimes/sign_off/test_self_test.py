@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from messages import InferenceError, OutOfMemoryError, SelfTestError
-from runtimes import self_test
 from runtimes.fake_runtime import FakeRuntime, computes, raises, returns
 from runtimes.npz_file import encode_npz
-from runtimes.self_test import (
+from runtimes.sign_off import self_test
+from runtimes.sign_off.self_test import (
     SELF_TEST_TOLERANCE,
     AnswersTooLargeError,
     check_known_answers,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtimes.reference import ReferenceUnavailableError, open_reference
+from runtimes.sign_off.reference import ReferenceUnavailableError, open_reference
 from runtimes.source_model import SourceModel, read_source
 
 

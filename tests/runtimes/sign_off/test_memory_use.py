@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from messages import RuntimeNotAvailableError
-from runtimes import memory_use as memory_use_module
-from runtimes.memory_use import MemoryGauge, MemoryReading, memory_use
+from runtimes.sign_off import memory_use as memory_use_module
+from runtimes.sign_off.memory_use import MemoryGauge, MemoryReading, memory_use
 
 MIB = 1024**2
 
@@ -22,7 +22,7 @@ MEASURE = """
 import sys
 sys.path[:0] = sys.argv[1].split(":")
 import numpy as np
-from runtimes.memory_use import MemoryGauge, memory_use
+from runtimes.sign_off.memory_use import MemoryGauge, memory_use
 MIB = 1024**2
 gauge = MemoryGauge()
 np.ones(64 * MIB, np.uint8)

@@ -15,7 +15,7 @@ import numpy as np
 
 from messages import TensorSpec, dtype_name
 from runtimes.exported_model import ExportedModelError, describe_exported, open_exported
-from runtimes.reference import ReferenceUnavailableError, widened
+from runtimes.sign_off.reference import ReferenceUnavailableError, widened
 from runtimes.source_model import SourceModel
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from runtimes.accuracy import IncomparableOutputsError, compare, faults_over, judge_accuracy
 from runtimes.measurements import AccuracyRecord, OutputError
+from runtimes.sign_off.accuracy import IncomparableOutputsError, compare, faults_over, judge_accuracy
 
 FLOATS = st.floats(-1e6, 1e6, allow_nan=False, width=32)
 VECTORS = arrays.arrays(np.float32, st.integers(1, 20), elements=FLOATS)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from messages import C7Error, CalibrationCacheError, ConfigError, EngineBuildError, EngineStoreError, Tensor
-from runtimes import self_test
 from runtimes.config import C7InferenceConfig
 from runtimes.fake_runtime import FakeRuntime, Step, computes, returns
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, EngineHandle, InferenceRuntime
@@ -18,9 +17,10 @@ from runtimes.npz_file import decode_npz, write_npz
 from runtimes.onnx_trt_ep_runtime import OnnxTrtEpRuntime
 from runtimes.provisioning.build_one import answer_request
 from runtimes.provisioning.build_request import BuildEngine, EngineBuilt
-from runtimes.provisioning.signed_build import build_signed_off, compile_folder
-from runtimes.reference import ReferenceUnavailableError
+from runtimes.provisioning.signed_off_build import build_signed_off, compile_folder
 from runtimes.samples import Samples
+from runtimes.sign_off import self_test
+from runtimes.sign_off.reference import ReferenceUnavailableError
 from runtimes.source_model import read_source
 from runtimes.store.engine_artifact import artifact_files, read_entry, read_self_test, verify_artifact
 
@@ -263,7 +263,7 @@ def test_a_tolerance_without_a_reference_is_refused_and_no_tolerance_says_why_th
 def test_a_reference_that_fails_in_the_middle_is_no_reference(
     descriptor_onnx: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from runtimes.onnx_reference import OnnxReference
+    from runtimes.sign_off.onnx_reference import OnnxReference
 
     def fail(*_: object) -> dict[str, np.ndarray]:
         raise ReferenceUnavailableError("an operator is missing")

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from messages.errors import C7Error, EngineBuildError, InferenceError, SelfTestError
-from runtimes.accuracy import IncomparableOutputsError, Outputs, compare, judge_accuracy
 from runtimes.config import C7InferenceConfig
 from runtimes.host import is_jetson
 from runtimes.inference_runtime import EngineCacheEntry, EngineHandle, HostTuple, InferenceRuntime
 from runtimes.measurements import AccuracyRecord, MemoryUse
-from runtimes.memory_use import MemoryGauge, memory_use
 from runtimes.power_mode import detect_power_mode
 from runtimes.provisioning.build_inputs import BuildInputs
 from runtimes.provisioning.build_request import BuildEngine, EngineBuilt
-from runtimes.reference import Reference, ReferenceUnavailableError, open_reference
-from runtimes.self_test import AnswersTooLargeError, check_known_answers, record_known_answers
+from runtimes.sign_off.accuracy import IncomparableOutputsError, Outputs, compare, judge_accuracy
+from runtimes.sign_off.memory_use import MemoryGauge, memory_use
+from runtimes.sign_off.reference import Reference, ReferenceUnavailableError, open_reference
+from runtimes.sign_off.self_test import AnswersTooLargeError, check_known_answers, record_known_answers
 from runtimes.source_model import read_source
 from runtimes.store.disk import DISK
 from runtimes.store.engine_artifact import CALIBRATION_MAX_BYTES, artifact_files, calibration_path

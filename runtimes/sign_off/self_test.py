@@ -14,9 +14,9 @@ import numpy as np
 
 from messages import ConfigError, InferenceError, SelfTestError
 from messages.tensor import TENSORS_MAX
-from runtimes.accuracy import IncomparableOutputsError, compare, faults_over
 from runtimes.inference_runtime import EngineHandle, InferenceRuntime
 from runtimes.npz_file import decode_npz, encode_npz
+from runtimes.sign_off.accuracy import IncomparableOutputsError, compare, faults_over
 from runtimes.store.engine_artifact import SELF_TEST_MAX_BYTES, self_test_path
 
 SELF_TEST_TOLERANCE = 1e-3

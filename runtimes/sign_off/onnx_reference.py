@@ -9,7 +9,7 @@ import numpy as np
 from messages import C7Error
 from runtimes.onnx_model import narrow_types
 from runtimes.onnx_session import import_onnxruntime, open_session, ort_errors, silent_run_options, specs_of_nodes
-from runtimes.reference import ReferenceUnavailableError, widened
+from runtimes.sign_off.reference import ReferenceUnavailableError, widened
 from runtimes.source_model import SourceModel
 
 

@@ -38,11 +38,11 @@ def open_reference(source: SourceModel, *, threads: int) -> Reference:
     Raises ReferenceUnavailableError where the library is missing or cannot open it.
     """
     if source.path.suffix == ".onnx":
-        from runtimes.onnx_reference import OnnxReference
+        from runtimes.sign_off.onnx_reference import OnnxReference
 
         return OnnxReference(source, threads=threads)
     if source.path.suffix == ".pt2":
-        from runtimes.torch_reference import TorchReference
+        from runtimes.sign_off.torch_reference import TorchReference
 
         return TorchReference(source)
     raise ReferenceUnavailableError(f"{source.path}: no reference runs {source.path.suffix or 'such'} files")
