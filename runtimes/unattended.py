@@ -55,6 +55,10 @@ class UnattendedOutput(io.TextIOBase):
                 self._changed.notify_all()
         return len(text)
 
+    def flush(self) -> None:
+        if self._descriptor is None and self._stream is not None:
+            self._stream.flush()
+
     def isatty(self) -> bool:
         return self._stream is not None and self._stream.isatty()
 
