@@ -12,6 +12,7 @@ import msgspec
 
 from messages.errors import RuntimeNotAvailableError
 from runtimes.config import C7InferenceConfig
+from runtimes.gpu_memory import read_gpu_memory
 from runtimes.host import is_jetson
 
 MEMINFO = Path("proc/meminfo")
@@ -45,10 +46,10 @@ def read_available_memory(config: C7InferenceConfig, root: Path = Path("/")) -> 
 
     Raises RuntimeNotAvailableError naming what cannot be read.
     """
-    uses_gpu = config.device == "cuda" or config.provider in ("tensorrt", "cuda") or config.runtime == "tensorrt"
+    has_own_memory = config.uses_gpu and not is_jetson(root)
     return AvailableMemory(
         host_bytes=min([_machine_bytes(root), *_cgroup_rooms(root)]),
-        device_bytes=_free_gpu_bytes(config.device_index) if uses_gpu and not is_jetson(root) else None,
+        device_bytes=read_gpu_memory(config.device_index).free_bytes if has_own_memory else None,
     )
 
 
@@ -91,21 +92,6 @@ def _room(folder: Path, names: _Names) -> int | None:
     if not (limit.isdigit() and usage.isdigit() and cache.isdigit()):
         return None  # "max"
     return max(0, int(limit) - int(usage) + int(cache))
-
-
-def _free_gpu_bytes(device_index: int) -> int:
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        try:
-            return int(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(device_index)).free)
-        finally:
-            pynvml.nvmlShutdown()
-    except pynvml.NVMLError as error:
-        raise RuntimeNotAvailableError(
-            f"GPU {device_index}: expected NVML to tell its free memory, found: {error}; check the driver (nvidia-smi)"
-        ) from error
 
 
 def _fields(text: str, separator: str) -> dict[str, str]:

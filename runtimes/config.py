@@ -31,3 +31,8 @@ class C7InferenceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     threads: Annotated[int, msgspec.Meta(ge=1)] = 1
     storage_room_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
     timing_cache_dir: Path | None = None
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether engines run on a GPU. The provider says it where there is one; TensorRT runs nowhere else."""
+        return self.runtime == "tensorrt" or (self.provider or self.device) != "cpu"

@@ -163,8 +163,7 @@ def _both(
 
 
 def _gauge(config: C7InferenceConfig) -> MemoryGauge:
-    on_gpu = config.device == "cuda" or config.provider in ("cuda", "tensorrt")
-    return MemoryGauge(device_index=config.device_index if on_gpu else None, shares_memory=is_jetson())
+    return MemoryGauge(device_index=config.device_index if config.uses_gpu else None, shares_memory=is_jetson())
 
 
 @contextlib.contextmanager

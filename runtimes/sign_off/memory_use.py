@@ -28,6 +28,7 @@ from typing import TypeVar
 import msgspec
 
 from messages import RuntimeNotAvailableError
+from runtimes.gpu_memory import read_gpu_memory
 from runtimes.measurements import MemoryUse
 
 T = TypeVar("T")
@@ -63,7 +64,7 @@ class MemoryGauge:
         return MemoryReading(
             resident=resident_pages * os.sysconf("SC_PAGE_SIZE"),
             available=_kib(_MEMINFO, "MemAvailable") if self._reads_machine else None,
-            device_used=None if self._device_index is None else _device_used(self._device_index),
+            device_used=None if self._device_index is None else read_gpu_memory(self._device_index).used_bytes,
         )
 
     def peak_of(self, action: Callable[[], T]) -> tuple[T, int]:
@@ -101,19 +102,3 @@ def _kib(path: Path, field: str) -> int:
     if match is None:
         raise RuntimeNotAvailableError(f"{path}: expected a line '{field}: N kB', found none; it needs Linux 4.0")
     return int(match[1]) * _KIB
-
-
-def _device_used(index: int) -> int:
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        try:
-            return int(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(index)).used)
-        finally:
-            pynvml.nvmlShutdown()
-    except pynvml.NVMLError as error:
-        raise RuntimeNotAvailableError(
-            f"GPU {index}: the driver does not say how much of its memory is used ({error}); without it no memory"
-            " budget holds"
-        ) from error

@@ -72,7 +72,7 @@ def nvml(free: dict[int, int]) -> types.ModuleType:
         "nvmlInit": lambda: None,
         "nvmlShutdown": lambda: None,
         "nvmlDeviceGetHandleByIndex": handle,
-        "nvmlDeviceGetMemoryInfo": lambda index: types.SimpleNamespace(free=free[index]),
+        "nvmlDeviceGetMemoryInfo": lambda index: types.SimpleNamespace(free=free[index], used=0),
     }
     module.__dict__.update(functions)
     return module
@@ -86,7 +86,7 @@ def test_the_configured_gpu_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_gpu_that_does_not_say_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", nvml({0: 111}))
-    with pytest.raises(RuntimeNotAvailableError, match="GPU 1: expected NVML to tell its free memory"):
+    with pytest.raises(RuntimeNotAvailableError, match="GPU 1: expected NVML to tell its used and free memory"):
         read_available_memory(ON_GPU, tree(tmp_path, MEMINFO))
 
 
