@@ -159,7 +159,7 @@ def test_a_huge_claim_allocates_nothing(recording: Recording, scratch: Path) -> 
         assert peak < 1_000_000
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=200))
 def test_bytes_that_follow_a_recording_are_refused_or_ignored(
     recording: Recording, scratch: Path, noise: bytes
@@ -203,7 +203,7 @@ wire_messages = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.lists(wire_messages, max_size=5), max_size=5))
 def test_whatever_is_recorded_is_read_back(scratch: Path, batches: list[list[WireMessage]]) -> None:
     scratch.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from messages import (
@@ -143,7 +143,6 @@ histories = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(histories)
 def test_transitions_tell_one_consistent_story_whatever_the_samples(
     history: list[tuple[ThermalReading | None, int]],

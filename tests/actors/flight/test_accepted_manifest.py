@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.flight.accepted_manifest import (
@@ -25,7 +25,6 @@ hashes = st.binary(min_size=32, max_size=32).map(bytes.hex)
 accepted_manifests = st.builds(AcceptedManifest, st.integers(1, VERSION_MAX), hashes)
 
 
-@settings(deadline=None)
 @given(accepted_manifests)
 def test_format_and_parse_are_inverse(accepted: AcceptedManifest) -> None:
     assert AcceptedManifest.parse(accepted.format()) == accepted
@@ -103,7 +102,6 @@ def test_a_version_takes_off_unless_it_is_older_or_was_given_to_another_manifest
         assert f"--version {accepted.version + 1}" in reason
 
 
-@settings(deadline=None)
 @given(st.builds(SignedVersion, st.integers(1, 5), st.sampled_from([A, B])), st.lists(st.integers(1, 5), max_size=8))
 def test_no_order_of_takeoffs_ever_lowers_what_was_accepted(first: SignedVersion, versions: list[int]) -> None:
     accepted: AcceptedManifest | None = None

@@ -189,7 +189,7 @@ def test_what_is_no_declaration_is_refused_with_its_reason(door: Path, packet: b
     assert detail in answer.detail
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(min_size=1, max_size=PACKET_MAX_BYTES + 100))
 @example(b"\x00" * PACKET_MAX_BYTES)
 def test_no_bytes_disturb_the_door(door: Path, packet: bytes) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, HostTuple
@@ -263,7 +263,6 @@ def test_damage_is_said_whether_another_engine_takes_the_place_or_none() -> None
     assert decide(REQUEST, [outdated], HOST, LABEL, damage) == Compile(f"engine not usable: {damage}")
 
 
-@settings(deadline=None)
 @given(st.sets(st.sampled_from(range(len(CHANGES)))))
 def test_an_engine_is_used_again_only_where_nothing_differs(chosen: set[int]) -> None:
     case = Case()

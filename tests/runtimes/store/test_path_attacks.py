@@ -269,7 +269,7 @@ def manifest_naming(attacked: Attacked, engine: str) -> bytes:
     return msgspec.json.encode(document)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.text(st.characters(codec="utf-8"), max_size=300))
 @example("..")
 @example(".")

@@ -254,7 +254,7 @@ def test_the_memory_that_is_read_ahead_stays_within_the_limit(tmp_path: Path, wr
     assert size < peak_bytes < limit + size + size // 2, "the limit, the one handed over, and small change"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_is_asked_for_in_whatever_order_each_gets_its_bytes(
     entries: list[EngineCacheEntry], data: st.DataObject

@@ -72,21 +72,19 @@ def test_the_form_is_five_lines_of_text() -> None:
     assert len(lines) == 5
 
 
-@settings(deadline=None)
 @given(signatures)
 def test_format_and_parse_are_inverse(signature: ManifestSignature) -> None:
     assert ManifestSignature.parse(signature.format()) == signature
     assert len(signature.format()) <= SIGNATURE_MAX_BYTES
 
 
-@settings(deadline=None)
 @given(st.one_of(st.binary(max_size=500), st.text(max_size=100).map(str.encode)))
 def test_other_bytes_are_no_signature(data: bytes) -> None:
     with pytest.raises(ValueError, match="expected the lines"):
         ManifestSignature.parse(data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(signature=signatures, data=st.data())
 def test_there_is_one_way_to_write_a_signature(signature: ManifestSignature, data: st.DataObject) -> None:
     text = signature.format()

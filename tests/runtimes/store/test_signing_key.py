@@ -152,7 +152,7 @@ def test_a_key_in_the_store_is_refused_through_links_too(
     read(elsewhere, store)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_content_of_a_key_file_raises_anything_but_a_config_error(
     pem: Path, store: Path, data: st.DataObject

@@ -43,7 +43,7 @@ def test_a_whole_generation_has_no_findings(generation: Generation, workers: int
     assert verify_generation(generation, workers) == ()
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_flipped_bit_of_any_file_is_found_in_that_file_alone(generation: Generation, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(sorted(generation.path.iterdir())))
@@ -169,7 +169,7 @@ def test_an_interrupted_verification_ends_with_its_threads(generation: Generatio
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("c7-verify")]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(size=st.integers(0, 200), chunk=st.integers(1, 64))
 def test_the_hash_is_of_all_of_the_file_however_it_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, chunk: int
