@@ -13,13 +13,12 @@ from actors.flight.flight_lock import FlightLock
 from actors.flight.journal import JournalRecord, read_journal
 from messages import EngineStoreError, FlightOpened
 from runtimes import EngineStore, FlightPlan, read_flight_plan
-from runtimes.cli_engine_store import StoreView, describe_bytes, store_console
 from runtimes.store.disk import DISK, Disk
 from runtimes.store.inventory import take_inventory
 from runtimes.store.retention import Retention, decide_retention, hide_generations, remove_hidden
-from runtimes.store.rollback import LOCK_TIMEOUT_S
 from runtimes.store.storage_budget import stored_bytes
-from runtimes.store.store_lock import store_lock
+from runtimes.store.store_lock import OPERATOR_WAITS_S, store_lock
+from runtimes.store_view import StoreView, describe_bytes, store_console
 
 KEPT_BY_DEFAULT = 2
 
@@ -73,7 +72,7 @@ def prune_store(plan: FlightPlan, *, keep: int, dry_run: bool, view: StoreView, 
     store = EngineStore(plan.flight.store, disk)
     if not store.numbers():
         raise EngineStoreError(f"{store.root}: expected generations of engines, found none; run c7 provision")
-    with store_lock(store, timeout_s=LOCK_TIMEOUT_S, waiting=view.wait):
+    with store_lock(store, timeout_s=OPERATOR_WAITS_S, waiting=view.wait):
         bytes_before = stored_bytes(store.root, store.disk)
         if not dry_run:
             remove_hidden(store)

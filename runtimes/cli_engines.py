@@ -6,8 +6,6 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
-from rich.status import Status
 from rich.table import Table
 
 from messages.errors import ConfigError
@@ -17,10 +15,9 @@ from runtimes.store.manifest import MANIFEST_NAME
 from runtimes.store.signed_generation import sign_generation
 from runtimes.store.signing_key import read_private_key, read_public_key
 from runtimes.store.store_check import GenerationCheck, SignatureState, StoreCheck, check_store
-from runtimes.store.verification import HashedSoFar
+from runtimes.store_view import StoreView, store_console
 
 FAILED = 1
-MIB = 1024 * 1024
 
 PLACE = click.argument("place", metavar="PLACE", type=click.Path(path_type=Path))
 """A flight plan, or the folder of a store."""
@@ -96,19 +93,8 @@ def verify(place: Path, key_path: Path | None, as_json: bool) -> int:
     found = find_place(place)
     key_path = key_path or found.public_key
     public_key = None if key_path is None else read_public_key(key_path, found.store.root)
-    console = Console(stderr=as_json)
-    status = Status("reading", console=console) if console.is_terminal else None
-    if status is not None:
-        status.start()
-    try:
-        checked = check_store(
-            found.store,
-            public_key,
-            hashing=None if status is None else lambda each, so_far: status.update(_describe_hashing(each, so_far)),
-        )
-    finally:
-        if status is not None:
-            status.stop()
+    with StoreView(as_json=as_json) as view:
+        checked = check_store(found.store, public_key, hashing=view.hash)
     if as_json:
         click.echo(msgspec.json.encode(checked).decode())
     else:
@@ -117,9 +103,7 @@ def verify(place: Path, key_path: Path | None, as_json: bool) -> int:
 
 
 def _print_check(checked: StoreCheck) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console.width = 160  # a log has no edge to wrap at
+    console = store_console()
     table = Table("generation", "", "files", "signature", box=None)
     for each in checked.generations:
         damaged = sum(not file.endswith(".sig") for file in each.problems)
@@ -134,10 +118,6 @@ def _print_check(checked: StoreCheck) -> None:
         for text in problems.values():
             console.print(f"DAMAGED  {text}", markup=False, highlight=False, soft_wrap=True, style="red")
     console.print("the store is whole" if checked.ok else "the store is not as it should be", highlight=False)
-
-
-def _describe_hashing(number: int, so_far: HashedSoFar) -> str:
-    return f"generation {number}: {so_far.bytes_done / MIB:.0f} of {so_far.bytes_total / MIB:.0f} MiB hashed"
 
 
 def _describe_signature(each: GenerationCheck) -> str:

@@ -25,8 +25,9 @@ from runtimes.provisioning.engine_request import request_for_build
 from runtimes.provisioning.model_build import ModelBuild
 from runtimes.provisioning.progress import ProvisionProgress as ProvisionProgress
 from runtimes.store.disk import DISK, Disk
-from runtimes.store.engine_store import LOCK_TIMEOUT_S, EngineStore, Generation
+from runtimes.store.engine_store import EngineStore, Generation
 from runtimes.store.staged_generation import StagedGeneration, stage_generation
+from runtimes.store.store_lock import PROVISIONER_WAITS_S
 
 _OF_ONE_MODEL = (EngineBuildError, CalibrationCacheError, ConfigError, EngineDeserializeError, OutOfMemoryError)
 """What says nothing about the other models: they are built all the same."""
@@ -39,7 +40,7 @@ def provision(
     builder: Builder = CHILD_BUILDER,
     disk: Disk = DISK,
     detect_power: Callable[[], PowerMode | None] = detect_power_mode,
-    lock_timeout_s: float = LOCK_TIMEOUT_S,
+    lock_timeout_s: float = PROVISIONER_WAITS_S,
     build_timeout_s: float = BUILD_TIMEOUT_S,
 ) -> Generation:
     """Make the store's current generation hold exactly the plan's models, each for this host and runtime.

@@ -10,11 +10,8 @@ from messages.errors import EngineStoreError
 from messages.lifecycle import Sha256
 from runtimes.store.durable_files import write_atomically
 from runtimes.store.engine_store import CURRENT_NAME, EngineStore, format_current, store_errors
-from runtimes.store.store_lock import store_lock
+from runtimes.store.store_lock import OPERATOR_WAITS_S, store_lock
 from runtimes.store.verification import HashedSoFar, verify_generation
-
-LOCK_TIMEOUT_S = 30.0
-"""A person waits; a provisioner at work takes minutes, and may commit something else meanwhile."""
 
 
 class RolledBack(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +27,7 @@ def roll_back(
     store: EngineStore,
     number: int | None = None,
     *,
-    timeout_s: float = LOCK_TIMEOUT_S,
+    timeout_s: float = OPERATOR_WAITS_S,
     waiting: Callable[[], None] | None = None,
     progress: Callable[[int, HashedSoFar], None] | None = None,
 ) -> RolledBack:

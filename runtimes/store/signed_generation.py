@@ -19,13 +19,11 @@ from runtimes.store.signature import (
     sign_manifest,
     signature_path,
 )
-from runtimes.store.store_lock import store_lock
+from runtimes.store.store_lock import OPERATOR_WAITS_S, store_lock
 from runtimes.store.verification import verify_generation
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-LOCK_TIMEOUT_S = 30.0
 
 
 class SignedGeneration(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +56,7 @@ def sign_generation(
         raise EngineStoreError(
             f"{store.root}: expected a store with a generation to sign, found none; run c7 provision FLIGHT.toml"
         )
-    with store_lock(store, timeout_s=LOCK_TIMEOUT_S):
+    with store_lock(store, timeout_s=OPERATOR_WAITS_S):
         chosen = _current_number(store) if number is None else number
         manifest = _read_manifest(store, chosen)
         if not manifest_only:

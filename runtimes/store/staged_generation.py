@@ -34,7 +34,6 @@ from runtimes.store.engine_artifact import artifact_files, read_entry, verify_ar
 from runtimes.store.engine_store import (
     CURRENT_MAX_BYTES,
     CURRENT_NAME,
-    LOCK_TIMEOUT_S,
     EngineStore,
     Generation,
     format_current,
@@ -44,7 +43,7 @@ from runtimes.store.manifest import MANIFEST_NAME, describe_files
 from runtimes.store.regular_file import read_regular_file
 from runtimes.store.retention import PRUNED_PREFIX
 from runtimes.store.sha256_sidecar import sha256_of
-from runtimes.store.store_lock import store_lock
+from runtimes.store.store_lock import PROVISIONER_WAITS_S, store_lock
 
 _LEFTOVERS = (".staging-*", f"{PRUNED_PREFIX}*", f".{CURRENT_NAME}.*.part", f"{DRAFTS_NAME}/.*")
 
@@ -213,7 +212,7 @@ class StagedGeneration:
 
 @contextmanager
 def stage_generation(
-    store: EngineStore, *, timeout_s: float = LOCK_TIMEOUT_S, waiting: Callable[[], None] | None = None
+    store: EngineStore, *, timeout_s: float = PROVISIONER_WAITS_S, waiting: Callable[[], None] | None = None
 ) -> Iterator[StagedGeneration]:
     """Hold the store's lock, remove what a killed provisioner left, and stage the next generation.
 

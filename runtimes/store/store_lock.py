@@ -1,4 +1,4 @@
-"""The store's lock: one provisioner, rollback or prune changes a store at a time; readers need none."""
+"""The store's lock: one provisioner, signer, rollback or prune changes a store at a time; readers need none."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from messages.errors import EngineStoreError
-from runtimes.store.engine_store import LOCK_TIMEOUT_S, EngineStore, store_errors
+from runtimes.store.engine_store import EngineStore, store_errors
 
 LOCK_NAME = ".lock"
+PROVISIONER_WAITS_S = 4 * 3600.0
+"""For another provisioner, which may be compiling for tens of minutes."""
+OPERATOR_WAITS_S = 30.0
+"""A provisioner at work takes minutes, and may commit something else meanwhile."""
 _LOCK_POLL_S = 0.1
 
 
 @contextmanager
 def store_lock(
-    store: EngineStore, *, timeout_s: float = LOCK_TIMEOUT_S, waiting: Callable[[], None] | None = None
+    store: EngineStore, *, timeout_s: float = PROVISIONER_WAITS_S, waiting: Callable[[], None] | None = None
 ) -> Iterator[None]:
     """Hold the lock of a store whose folder exists, until the block or the process ends.
 
@@ -38,8 +42,8 @@ def _await_lock(store: EngineStore, lock: int, timeout_s: float, waiting: Callab
     while not _try_lock(lock):
         if time.monotonic() >= give_up_at:
             raise EngineStoreError(
-                f"{store.root}: another provisioner, rollback or prune has held the store for {timeout_s:.0f} s; wait"
-                " for it to end, or end it"
+                f"{store.root}: another provisioner, signer, rollback or prune has held the store for"
+                f" {timeout_s:.0f} s; wait for it to end, or end it"
             )
         if waiting is not None:
             waiting()

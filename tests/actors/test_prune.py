@@ -19,13 +19,13 @@ from actors.flight.flight_lock import FlightLock
 from actors.flight.journal import Journal
 from messages import EngineStoreError, FlightClosed, FlightOpened, FlightProcessError, JournalError, TensorSpec
 from runtimes import BuildConfig, BuiltEngine, EngineStore, HostTuple, read_flight_plan, write_engine
-from runtimes.cli_engine_store import StoreView
 from runtimes.source_model import SourceModel
 from runtimes.store.disk import DISK, Disk
 from runtimes.store.sha256_sidecar import sha256_of
 from runtimes.store.staged_generation import stage_generation
 from runtimes.store.store_lock import store_lock
 from runtimes.store.verification import verify_generation
+from runtimes.store_view import StoreView
 
 HOST = HostTuple(
     sm=0,
@@ -219,7 +219,7 @@ def test_a_store_without_generations_is_refused_and_not_made(tmp_path: Path) -> 
 
 
 def test_a_provisioner_at_work_is_waited_for(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.cli_engines.LOCK_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("actors.cli_engines.OPERATOR_WAITS_S", 0.01)
     with store_lock(store_of(plan)), pytest.raises(EngineStoreError, match="has held the store"):
         prune(plan)
     assert whole(plan) == [1, 2, 3, 4, 5]

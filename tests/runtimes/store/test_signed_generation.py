@@ -175,6 +175,6 @@ def test_a_signer_that_was_killed_leaves_nothing_for_long(store: EngineStore) ->
 
 
 def test_signing_waits_for_nobody_for_long(store: EngineStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtimes.store.signed_generation.LOCK_TIMEOUT_S", 0.0)
+    monkeypatch.setattr("runtimes.store.signed_generation.OPERATOR_WAITS_S", 0.0)
     with store_lock(store), pytest.raises(EngineStoreError, match="has held the store"):
         sign_generation(store, GROUND)
