@@ -37,10 +37,13 @@ class _Tally:
     def _relative_rms(self) -> float:
         """Against a reference of zeros any error is a whole one: 1, as of an engine that gives zeros for something.
 
-        No scale says how small such an error is; `max_abs` says how large it is in the output's own unit.
+        No scale says how small such an error is; `max_abs` says how large it is in the output's own unit. A norm beyond
+        the largest float64 leaves no ratio: the figure is then the largest there is, which no tolerance takes.
         """
         if self.error_norm == 0.0:
             return 0.0
+        if math.isinf(self.error_norm) or math.isinf(self.reference_norm):
+            return _LARGEST
         return self.error_norm / self.reference_norm if self.reference_norm > 0.0 else 1.0
 
 
@@ -131,6 +134,7 @@ def _add_floats(tally: _Tally, engine: npt.NDArray[np.float64], reference: npt.N
 
 def _add_integers(tally: _Tally, engine: np.ndarray, reference: np.ndarray) -> None:
     """The distance is taken in uint64, where it wraps to the right value for signed and unsigned alike."""
+    engine, reference = np.atleast_1d(engine), np.atleast_1d(reference)  # NumPy warns of a scalar that wraps
     low, high = np.minimum(engine, reference), np.maximum(engine, reference)
     tally.differing += int((low != high).sum())
     tally.max_abs = max(tally.max_abs, float((high.astype(np.uint64) - low.astype(np.uint64)).max()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -74,6 +75,15 @@ def test_an_error_without_bounds_still_has_a_figure_that_a_file_can_hold() -> No
     assert math.isfinite(error_of([1e300], [5e-324]).relative_rms)
 
 
+def test_norms_that_float64_cannot_hold_have_the_largest_figure_and_not_none() -> None:
+    reference = np.array([1.7e308, 1.7e308])
+    assert error_of(reference, reference).relative_rms == 0.0
+    for engine in (reference / 2, -reference):
+        found = error_of(engine, reference)
+        assert found.relative_rms == sys.float_info.max
+        assert faults_over({"y": found}, 1e300) != []
+
+
 def test_against_a_reference_of_zeros_any_error_is_a_whole_one() -> None:
     assert error_of([0.0, -0.0], [0.0, 0.0]).relative_rms == 0.0
     assert error_of([0.0, 1e-9], [0.0, 0.0]) == OutputError(relative_rms=1.0, max_abs=1e-9)
@@ -92,6 +102,13 @@ def test_of_integers_the_share_that_differs_counts(values: np.ndarray) -> None:
 def test_the_largest_distance_of_integers_does_not_wrap(kind: type[np.integer]) -> None:
     low, high = np.iinfo(kind).min, np.iinfo(kind).max
     assert error_of(np.array([low], kind), np.array([high], kind)).max_abs == float(int(high) - int(low))
+
+
+@pytest.mark.parametrize(("low", "high"), [(np.int64(-1), np.int64(1)), (np.int8(-128), np.int8(127))])
+def test_an_integer_without_dimensions_is_compared_like_any_other(low: np.integer, high: np.integer) -> None:
+    distance = float(int(high) - int(low))
+    assert error_of(np.array(low), np.array(high)) == OutputError(relative_rms=1.0, max_abs=distance)
+    assert error_of(np.array(high), np.array(high)) == OutputError(relative_rms=0.0, max_abs=0.0)
 
 
 def test_of_booleans_the_share_that_differs_counts() -> None:
