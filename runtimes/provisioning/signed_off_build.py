@@ -14,7 +14,7 @@ from runtimes.host import is_jetson
 from runtimes.inference_runtime import EngineCacheEntry, EngineHandle, HostTuple, InferenceRuntime
 from runtimes.measurements import AccuracyRecord, MemoryUse
 from runtimes.power_mode import detect_power_mode
-from runtimes.provisioning.build_inputs import BuildInputs
+from runtimes.provisioning.build_inputs import BuildInputs, Inputs
 from runtimes.provisioning.build_request import BuildEngine, EngineBuilt
 from runtimes.sign_off.accuracy import IncomparableOutputsError, Outputs, compare, judge_accuracy
 from runtimes.sign_off.memory_use import MemoryGauge, memory_use
@@ -28,6 +28,10 @@ from runtimes.store.engine_store import store_errors
 from runtimes.store.engine_writer import sign_off
 from runtimes.store.regular_file import read_regular_file
 from runtimes.takeoff_load import deserialize_cached_engine
+
+RUNS_MEASURED = 5
+"""ONNX Runtime plans its memory at the first run of a shape and takes as much again at the second; a small engine was
+seen to grow at its fourth."""
 
 
 def compile_folder(request: BuildEngine) -> Path:
@@ -116,10 +120,15 @@ def _measured_again(
     before = gauge.at_rest()
     with _loaded(runtime, entry) as handle:
         loaded = gauge.at_rest()
-        _, peak = gauge.peak_of(lambda: runtime.infer(handle, heaviest))
-        memory = memory_use(before, loaded, gauge.at_rest(), peak)
-        check_known_answers(runtime, handle, answers, request.self_test_tolerance)
-    return memory
+        _, test_peak = gauge.peak_of(lambda: check_known_answers(runtime, handle, answers, request.self_test_tolerance))
+        _, runs_peak = gauge.peak_of(lambda: _run_again_and_again(runtime, handle, heaviest))
+        # A load has the answers' file in memory beside the arrays in it; here it was there before.
+        return memory_use(before, loaded, gauge.at_rest(), max(test_peak + len(answers), runs_peak))
+
+
+def _run_again_and_again(runtime: InferenceRuntime, handle: EngineHandle, inputs: Inputs) -> None:
+    for _ in range(RUNS_MEASURED):
+        runtime.infer(handle, inputs)
 
 
 def _accuracy(

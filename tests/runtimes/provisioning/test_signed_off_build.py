@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from messages import C7Error, CalibrationCacheError, ConfigError, EngineBuildError, EngineStoreError, Tensor
+from messages import C7Error, CalibrationCacheError, ConfigError, EngineBuildError, EngineStoreError, Tensor, TensorSpec
 from runtimes.config import C7InferenceConfig
 from runtimes.fake_runtime import FakeRuntime, Step, computes, returns
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, EngineHandle, InferenceRuntime
@@ -24,6 +25,7 @@ from runtimes.sign_off.reference import ReferenceUnavailableError
 from runtimes.source_model import read_source
 from runtimes.store.engine_artifact import artifact_files, read_entry, read_self_test, verify_artifact
 
+MIB = 1024**2
 CONFIG = C7InferenceConfig(runtime="onnx_trt_ep", provider="cpu")
 PROFILE = (("image", (1, 3, 8, 8), (2, 3, 8, 8), (4, 3, 8, 8)), ("bias_by_image", (1, 4), (2, 4), (4, 4)))
 FP32 = BuildConfig(precision="fp32", optimization_profiles=PROFILE)
@@ -154,6 +156,38 @@ def test_the_memory_of_a_heavy_engine_is_about_its_weights(save_onnx: Callable[.
     assert weight.nbytes <= entry.memory.load_bytes <= 2.5 * weight.nbytes
     of_largest_shape = 1024 * size * 4
     assert entry.memory.load_bytes + entry.memory.run_bytes >= weight.nbytes + of_largest_shape
+
+
+class HoardingRuntime(FakeRuntime):
+    """Keeps as much again at the second run of each loaded engine, as ONNX Runtime's arena does."""
+
+    def __init__(self, kept_bytes: int) -> None:
+        super().__init__({"vpr": returns(RESULT)})
+        self._kept_bytes = kept_bytes
+        self._runs: Counter[int] = Counter()
+        self._kept: list[np.ndarray] = []
+
+    def infer(self, handle: EngineHandle, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        self._runs[id(handle)] += 1
+        if self._runs[id(handle)] == 4:
+            self._kept.append(np.ones(self._kept_bytes, np.uint8))
+        return super().infer(handle, inputs)
+
+
+def test_memory_that_an_engine_takes_at_a_later_run_is_measured_too(tmp_path: Path) -> None:
+    entry = build(request_for(fake_source(tmp_path), BuildConfig()), HoardingRuntime(64 * MIB))
+    assert entry.memory is not None
+    assert entry.memory.run_bytes >= 60 * MIB
+
+
+def test_known_answers_count_as_memory_of_a_run_twice_as_a_load_has_them(tmp_path: Path) -> None:
+    """Once as the file, once as the arrays in it."""
+    inputs = {"x": TensorSpec((32 * MIB,), "uint8")}
+    entry = build(
+        request_for(fake_source(tmp_path), BuildConfig()), FakeRuntime({"vpr": returns(RESULT)}, inputs={"vpr": inputs})
+    )
+    assert entry.memory is not None
+    assert entry.memory.run_bytes >= 60 * MIB
 
 
 def test_a_former_calibration_cache_is_offered_to_the_build_and_not_left_where_it_was_of_no_use(
