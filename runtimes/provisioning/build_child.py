@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
@@ -81,7 +82,11 @@ def run_request(
     heartbeat: Callable[[int], None] | None = None,
     command: Sequence[str] = COMMAND,
 ) -> Answer:
-    """Run a request in a child process and wait for its answer. Raises its typed error, or EngineBuildError."""
+    """Run a request in a child process and wait for its answer. Raises its typed error, or EngineBuildError.
+
+    The child and what it started have ended then, but for a process that left its group. Where this process is killed
+    the child ends too, and what it started does not.
+    """
     subject = request.model if isinstance(request, BuildEngine) else request.config.runtime
     with tempfile.TemporaryDirectory(prefix="c7-build-") as folder, tempfile.TemporaryFile() as stdin:
         stdin.write(encode(request))
@@ -94,6 +99,8 @@ def run_request(
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 pass_fds=(sending,),
+                # A group of its own, so that what it starts ends with it. No terminal's Ctrl-C reaches it: we end it.
+                start_new_session=True,
                 # An empty folder: `python -m` puts the working directory first on the module path.
                 cwd=folder,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(path).absolute()) for path in sys.path)},
@@ -107,8 +114,9 @@ def run_request(
             try:
                 output, data = _listen(child, answers, subject, timeout_s, heartbeat)
             finally:
-                if child.poll() is None:
-                    child.kill()
+                # Whatever it left behind would go on writing into folders that are about to be removed.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
     return _judge(child.returncode, output, data, subject)
 
 
@@ -121,6 +129,7 @@ def _listen(
 ) -> tuple[bytes, bytes]:
     """The end of what the child printed, and its answer, once both have ended."""
     began_ns = time.monotonic_ns()
+    ended_ns: int | None = None
     beats = 0
     received = {"output": b"", "answer": b""}
     with selectors.DefaultSelector() as selector:
@@ -143,8 +152,11 @@ def _listen(
             if heartbeat is not None and elapsed_ns // NS_PER_S > beats:
                 beats = elapsed_ns // NS_PER_S
                 heartbeat(elapsed_ns)
-            if not ready and child.poll() is not None:
-                break  # a process that the child left behind still holds its pipes
+            if child.poll() is not None:
+                # What it wrote itself is in the pipes by now; a process that it left behind may hold them, and write.
+                ended_ns = ended_ns or time.monotonic_ns()
+                if not ready or time.monotonic_ns() - ended_ns > HEARTBEAT_S * NS_PER_S:
+                    break
     try:
         child.wait(_EXIT_TIMEOUT_S)
     except subprocess.TimeoutExpired as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import textwrap
 from pathlib import Path
@@ -113,6 +114,47 @@ def test_what_a_child_leaves_behind_does_not_keep_the_provisioner() -> None:
         answer(EngineBuilt("vpr.engine"))
         if os.fork() == 0:
             time.sleep(60)
+    """)
+    assert build_engine(REQUEST, command=command, timeout_s=50) == EngineBuilt("vpr.engine")
+
+
+@pytest.mark.parametrize("parent_ends", [True, False], ids=["after an answer", "with a timeout"])
+def test_what_a_child_started_ends_with_it(tmp_path: Path, parent_ends: bool) -> None:
+    """A pipe that only the grandchild holds: it is at its end once the grandchild has ended."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    command = child(f"""
+        pipe = os.open({str(pipe)!r}, os.O_WRONLY)
+        if os.fork() == 0:
+            os.write(pipe, b"begun")
+            time.sleep(600)
+        os.close(pipe)
+        if {parent_ends}:
+            answer(EngineBuilt("vpr.engine"))
+        else:
+            time.sleep(600)
+    """)
+    if parent_ends:
+        build_engine(REQUEST, command=command)
+    else:
+        with pytest.raises(EngineBuildError, match="stopped after 3 s"):
+            build_engine(REQUEST, command=command, timeout_s=3)
+    os.set_blocking(reader, True)
+    with os.fdopen(reader, "rb") as held:
+        assert held.read() in (b"begun", b"")
+
+
+def test_a_chatty_process_that_left_the_childs_group_does_not_keep_the_provisioner(tmp_path: Path) -> None:
+    command = child("""
+        if os.fork() == 0:
+            os.setsid()
+            try:
+                while True:
+                    os.write(1, b"still here")
+            finally:
+                os._exit(0)
+        answer(EngineBuilt("vpr.engine"))
     """)
     assert build_engine(REQUEST, command=command, timeout_s=50) == EngineBuilt("vpr.engine")
 
