@@ -74,7 +74,7 @@ def rollback(place: Path, number: int | None, as_json: bool) -> None:
     """Go back to a former generation, once every file of it was hashed."""
     found = find_place(place)
     with StoreView(as_json=as_json) as view:
-        done = roll_back(found.store, number, waiting=view.wait, progress=view.hash)
+        done = roll_back(found.store, number, waiting=view.wait, hashing=view.hash)
     if as_json:
         click.echo(msgspec.json.encode(done).decode())
         return

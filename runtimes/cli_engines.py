@@ -72,7 +72,16 @@ def sign(
     """Sign a generation's manifest, so that aircraft that ask for this key take it."""
     store = find_place(place).store
     private_key = read_private_key(key_path, store.root)
-    signed = sign_generation(store, private_key, number=number, version=version, manifest_only=manifest_only)
+    with StoreView(as_json=as_json) as view:
+        signed = sign_generation(
+            store,
+            private_key,
+            number=number,
+            version=version,
+            manifest_only=manifest_only,
+            waiting=view.wait,
+            hashing=view.hash,
+        )
     if as_json:
         click.echo(msgspec.json.encode(signed).decode())
         return

@@ -3,7 +3,9 @@
     engines/current                 the one commit: `<sha256>  gen-000007/manifest.json`
     engines/gen-000007/             engines, their metadata and sidecars, and the manifest over all of them
     engines/.staging-*/             what a provisioner has not committed; the next one removes it
+    engines/.drafts/                engines that a provisioner had finished when it was ended; the next one takes them
     engines/.pruned-*               what a prune is removing; no generation any more
+    engines/timing/                 what former builds timed on this machine
     engines/.lock                   held (flock) by the one provisioner, signer, rollback or prune at work
 
 Replacing `current` is the only commit. Readers need no lock: a committed generation is never written again.
@@ -36,8 +38,6 @@ from runtimes.store.sha256_sidecar import sha256_of
 
 CURRENT_NAME = "current"
 CURRENT_MAX_BYTES = 256
-LOCK_TIMEOUT_S = 4 * 3600.0
-"""How long a provisioner waits for another one, which may be compiling for tens of minutes."""
 REMEDY = "provision again: c7 provision FLIGHT.toml"
 
 _CURRENT = re.compile(rf"([0-9a-f]{{64}})  (gen-(\d{{6}}))/{re.escape(MANIFEST_NAME)}\n")

@@ -11,7 +11,7 @@ from messages.lifecycle import Sha256
 from runtimes.store.durable_files import write_atomically
 from runtimes.store.engine_store import CURRENT_NAME, EngineStore, format_current, store_errors
 from runtimes.store.store_lock import OPERATOR_WAITS_S, store_lock
-from runtimes.store.verification import HashedSoFar, verify_generation
+from runtimes.store.verification import Hashing, verify_generation
 
 
 class RolledBack(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +29,7 @@ def roll_back(
     *,
     timeout_s: float = OPERATOR_WAITS_S,
     waiting: Callable[[], None] | None = None,
-    progress: Callable[[int, HashedSoFar], None] | None = None,
+    hashing: Hashing | None = None,
 ) -> RolledBack:
     """Hash every file of a generation, and make it current: `number`, or the next lower one that is whole.
 
@@ -46,11 +46,11 @@ def roll_back(
             _check_present(store, number)
             if named is not None and named[0] == number:
                 store.current()  # the one generation whose manifest has a hash to be held against
-            sha256 = _verified_sha256(store, number, progress)
+            sha256 = _verified_sha256(store, number, hashing)
         elif named is None:
             raise EngineStoreError(f"{damage}. Or say which generation to go back to: --generation N")
         else:
-            number, sha256, skipped = _next_lower(store, named[0], progress)
+            number, sha256, skipped = _next_lower(store, named[0], hashing)
         if named != (number, sha256):
             with store_errors(store.root, "rolled back"):
                 write_atomically(store.root / CURRENT_NAME, format_current(number, sha256), store.disk)
@@ -74,13 +74,11 @@ def _named_by_current(store: EngineStore) -> tuple[tuple[int, Sha256] | None, st
     return named, "" if named else f"{store.root / CURRENT_NAME}: expected it to name a generation, found no such file"
 
 
-def _next_lower(
-    store: EngineStore, former: int, progress: Callable[[int, HashedSoFar], None] | None
-) -> tuple[int, Sha256, dict[int, str]]:
+def _next_lower(store: EngineStore, former: int, hashing: Hashing | None) -> tuple[int, Sha256, dict[int, str]]:
     skipped: dict[int, str] = {}
     for number in sorted((each for each in store.numbers() if each < former), reverse=True):
         try:
-            return number, _verified_sha256(store, number, progress), skipped
+            return number, _verified_sha256(store, number, hashing), skipped
         except EngineStoreError as error:  # noqa: PERF203 - each generation is judged on its own
             skipped[number] = str(error)
     damaged = "".join(f"; generation {number} is damaged: {problem}" for number, problem in skipped.items())
@@ -89,14 +87,9 @@ def _next_lower(
     raise EngineStoreError(f"{store.root}: expected a whole generation below {former}, found none{damaged}{hint}")
 
 
-def _verified_sha256(store: EngineStore, number: int, progress: Callable[[int, HashedSoFar], None] | None) -> Sha256:
+def _verified_sha256(store: EngineStore, number: int, hashing: Hashing | None) -> Sha256:
     generation = store.generation(number)
-
-    def tell(so_far: HashedSoFar) -> None:
-        if progress is not None:
-            progress(number, so_far)
-
-    findings = verify_generation(generation, progress=tell)
+    findings = verify_generation(generation, hashing=hashing)
     if findings:
         raise EngineStoreError("; ".join(finding.problem for finding in findings))
     return generation.manifest_sha256

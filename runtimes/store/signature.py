@@ -21,7 +21,6 @@ import msgspec
 from messages.errors import ManifestSignatureError
 from messages.lifecycle import Sha256
 from runtimes.store.regular_file import read_regular_file
-from runtimes.store.sha256_sidecar import sha256_of
 from runtimes.store.signing_key import PublicKey, PublicKeyHex, public_key_of
 
 if TYPE_CHECKING:
@@ -102,13 +101,15 @@ def signature_path(manifest: Path) -> Path:
     return manifest.with_name(SIGNATURE_NAME)
 
 
-def sign_manifest(manifest: bytes, private_key: Ed25519PrivateKey, version: SignatureVersion) -> ManifestSignature:
-    """Sign the content of a manifest. Raises ManifestSignatureError for a version outside 1 to VERSION_MAX."""
+def sign_manifest(
+    manifest_sha256: Sha256, private_key: Ed25519PrivateKey, version: SignatureVersion
+) -> ManifestSignature:
+    """Sign the manifest that has this hash. Raises ManifestSignatureError for a version outside 1 to VERSION_MAX."""
     if not 1 <= version <= VERSION_MAX:
         raise ManifestSignatureError(f"expected a version from 1 to {VERSION_MAX}, found {version}")
-    sha256, key = sha256_of(manifest), public_key_of(private_key)
-    signature = private_key.sign(_statement(version, sha256, key)).hex()
-    return ManifestSignature(version=version, manifest_sha256=sha256, key=key, signature=signature)
+    key = public_key_of(private_key)
+    signature = private_key.sign(_statement(version, manifest_sha256, key)).hex()
+    return ManifestSignature(version=version, manifest_sha256=manifest_sha256, key=key, signature=signature)
 
 
 def read_signature(path: Path) -> ManifestSignature | None:

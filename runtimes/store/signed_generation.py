@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -9,10 +11,8 @@ import msgspec
 from messages.errors import EngineStoreError, ManifestSignatureError
 from messages.lifecycle import Sha256
 from runtimes.store.durable_files import PART_SUFFIX, write_atomically
-from runtimes.store.engine_store import CURRENT_NAME, EngineStore, store_errors
-from runtimes.store.manifest import MANIFEST_MAX_BYTES, MANIFEST_NAME, decode_manifest
-from runtimes.store.regular_file import read_regular_file
-from runtimes.store.sha256_sidecar import sha256_of
+from runtimes.store.engine_store import EngineStore, Generation, store_errors
+from runtimes.store.manifest import MANIFEST_NAME
 from runtimes.store.signature import (
     SIGNATURE_NAME,
     read_signature,
@@ -20,7 +20,7 @@ from runtimes.store.signature import (
     signature_path,
 )
 from runtimes.store.store_lock import OPERATOR_WAITS_S, store_lock
-from runtimes.store.verification import verify_generation
+from runtimes.store.verification import Hashing, verify_generation
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -44,6 +44,8 @@ def sign_generation(
     number: int | None = None,
     version: int | None = None,
     manifest_only: bool = False,
+    waiting: Callable[[], None] | None = None,
+    hashing: Hashing | None = None,
 ) -> SignedGeneration:
     """Sign the current generation, or the one with this `number`, in place of any signature that it has.
 
@@ -56,24 +58,23 @@ def sign_generation(
         raise EngineStoreError(
             f"{store.root}: expected a store with a generation to sign, found none; run c7 provision FLIGHT.toml"
         )
-    with store_lock(store, timeout_s=OPERATOR_WAITS_S):
-        chosen = _current_number(store) if number is None else number
-        manifest = _read_manifest(store, chosen)
+    with store_lock(store, timeout_s=OPERATOR_WAITS_S, waiting=waiting):
+        generation = _to_sign(store, number)
         if not manifest_only:
-            _check_whole(store, chosen, sha256_of(manifest))
+            _refuse_damaged(generation, hashing)
         highest = highest_signed_version(store)
         if version is not None and version <= highest:
             raise ManifestSignatureError(
                 f"{store.root}: expected --version above {highest}, the highest that was signed in this store, found"
                 f" {version}"
             )
-        signature = sign_manifest(manifest, private_key, highest + 1 if version is None else version)
-        path = signature_path(store.path_of(chosen) / MANIFEST_NAME)
+        signature = sign_manifest(generation.manifest_sha256, private_key, highest + 1 if version is None else version)
+        path = signature_path(generation.path / MANIFEST_NAME)
         with store_errors(store.root, "written"):
-            _remove_leftovers(store, chosen)
+            _remove_leftovers(store, generation.path)
             write_atomically(path, signature.format(), store.disk)
     return SignedGeneration(
-        generation=chosen,
+        generation=generation.number,
         version=signature.version,
         key=signature.key,
         manifest_sha256=signature.manifest_sha256,
@@ -103,42 +104,22 @@ def highest_signed_version(store: EngineStore) -> int:
     return highest
 
 
-def _current_number(store: EngineStore) -> int:
-    named = store.read_current()
-    if named is None:
+def _to_sign(store: EngineStore, number: int | None) -> Generation:
+    generation = store.current() if number is None else store.generation(number)
+    if generation is None:
         raise EngineStoreError(f"{store.root}: expected a current generation to sign, found none; run c7 provision")
-    number, sha256 = named
-    found = sha256_of(_read_manifest(store, number))
-    if found != sha256:
-        raise EngineStoreError(
-            f"{store.path_of(number) / MANIFEST_NAME}: not what {store.root / CURRENT_NAME} names: expected sha256"
-            f" {sha256}, found {found}; run c7 provision again"
-        )
-    return number
+    return generation
 
 
-def _read_manifest(store: EngineStore, number: int) -> bytes:
-    path = store.path_of(number) / MANIFEST_NAME
-    try:
-        data = read_regular_file(path, max_bytes=MANIFEST_MAX_BYTES)
-    except OSError as error:
-        raise EngineStoreError(f"{path}: cannot be read: {error.strerror}; nothing was signed") from error
-    found = decode_manifest(path, data).number
-    if found != number:
-        raise EngineStoreError(f"{path}: expected generation {number}, found {found}; nothing was signed")
-    return data
-
-
-def _check_whole(store: EngineStore, number: int, manifest_sha256: Sha256) -> None:
-    generation = store.generation(number)
-    if generation.manifest_sha256 != manifest_sha256:
-        raise EngineStoreError(f"{generation.path / MANIFEST_NAME}: changed while it was read; nothing was signed")
-    problems = [finding.problem for finding in verify_generation(generation)]
+def _refuse_damaged(generation: Generation, hashing: Hashing | None) -> None:
+    problems = [finding.problem for finding in verify_generation(generation, hashing=hashing)]
     if problems:
-        raise EngineStoreError(f"generation {number} is not whole, and was not signed: {'; '.join(problems)}")
+        raise EngineStoreError(
+            f"generation {generation.number} is not whole, and was not signed: {'; '.join(problems)}"
+        )
 
 
-def _remove_leftovers(store: EngineStore, number: int) -> None:
+def _remove_leftovers(store: EngineStore, folder: Path) -> None:
     """What a signer left that was killed; no other one is at work, because the lock is held."""
-    for path in store.path_of(number).glob(f".{SIGNATURE_NAME}.*{PART_SUFFIX}"):
+    for path in folder.glob(f".{SIGNATURE_NAME}.*{PART_SUFFIX}"):
         store.disk.unlink(path)

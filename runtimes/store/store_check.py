@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -22,14 +20,10 @@ from runtimes.store.signature import (
     signature_path,
 )
 from runtimes.store.signing_key import PublicKey
-from runtimes.store.verification import HashedSoFar, verify_generation
+from runtimes.store.verification import Hashing, verify_generation
 
 SignatureState = Literal["none", "verified", "other_key", "not_compared", "damaged"]
 """`verified` is by the key that was asked for; `not_compared` is genuine, but no key was given to hold it against."""
-
-Hashing = Callable[[int, HashedSoFar], None]
-"""Hears, on the caller's thread, which generation is being hashed and how far that is."""
-
 
 class GenerationCheck(msgspec.Struct, frozen=True, kw_only=True):
     """One generation. `problems` maps a file, relative to the store, to what is wrong with it."""
@@ -151,6 +145,5 @@ def _check_signature(
 
 
 def _damaged_files(generation: Generation, hashing: Hashing | None) -> dict[str, str]:
-    progress = None if hashing is None else partial(hashing, generation.number)
-    findings = verify_generation(generation, progress=progress)
+    findings = verify_generation(generation, hashing=hashing)
     return {f"{generation.path.name}/{finding.file}": finding.problem for finding in findings}

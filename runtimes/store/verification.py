@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -46,6 +47,10 @@ class HashedSoFar(msgspec.Struct, frozen=True, kw_only=True):
     bytes_total: int
 
 
+Hashing = Callable[[int, HashedSoFar], None]
+"""Hears, on the caller's thread, which generation is being hashed and how far that is."""
+
+
 class _Tally:
     """What the threads of one verification share. `stopping` ends them at their next chunk."""
 
@@ -63,18 +68,19 @@ def verify_generation(
     generation: Generation,
     workers: int | None = None,
     *,
-    progress: Callable[[HashedSoFar], None] | None = None,
+    hashing: Hashing | None = None,
 ) -> tuple[Finding, ...]:
     """Everything that is wrong with a generation, in the manifest's order; empty where it is whole.
 
     Each file is opened once, without following links, and hashed in pieces on `workers` threads (all cores where
-    None), so that memory does not grow with the engines. `progress` is called on the caller's thread.
+    None), so that memory does not grow with the engines.
     """
     try:
         manifest = _read_manifest(generation)
     except EngineStoreError as error:
         return (Finding(file=MANIFEST_NAME, model="", problem=str(error)),)
     models = {name: model for model, engine in manifest.engines.items() for name in _files_of(engine)}
+    progress = None if hashing is None else partial(hashing, generation.number)
     problems = _hash_all(generation.path, manifest.files, workers or verification_workers(), progress)
     findings = [
         Finding(file=file.name, model=models[file.name], problem=problems[file.name])

@@ -132,7 +132,7 @@ def test_a_store_that_another_changes_is_waited_for_and_then_refused(
 
 def test_progress_names_the_generation_that_is_hashed(store: EngineStore, generations: list[Generation]) -> None:
     heard: list[tuple[int, HashedSoFar]] = []
-    roll_back(store, progress=lambda number, so_far: heard.append((number, so_far)))
+    roll_back(store, hashing=lambda number, so_far: heard.append((number, so_far)))
     assert {number for number, _ in heard} == {2}
     assert heard[-1][1].files_done == 3
 

@@ -56,12 +56,12 @@ def verify(manifest: Path) -> SignedVersion:
 
 
 def test_what_is_signed_is_verified_and_says_its_version(manifest: Path) -> None:
-    put(manifest, sign_manifest(MANIFEST, GROUND, 7))
+    put(manifest, sign_manifest(sha256_of(MANIFEST), GROUND, 7))
     assert verify(manifest) == SignedVersion(7, sha256_of(MANIFEST))
 
 
 def test_the_form_is_five_lines_of_text() -> None:
-    lines = sign_manifest(MANIFEST, GROUND, 7).format().decode("ascii").splitlines()
+    lines = sign_manifest(sha256_of(MANIFEST), GROUND, 7).format().decode("ascii").splitlines()
     assert lines[:4] == [
         "c7-manifest-signature 1",
         "version 7",
@@ -102,7 +102,7 @@ def test_there_is_one_way_to_write_a_signature(signature: ManifestSignature, dat
 
 
 def test_every_flipped_bit_every_truncation_and_every_added_byte_is_refused_by_name(manifest: Path) -> None:
-    whole = sign_manifest(MANIFEST, GROUND, 12).format()
+    whole = sign_manifest(sha256_of(MANIFEST), GROUND, 12).format()
     path = manifest.parent / SIGNATURE_NAME
     flipped = [
         whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :]
@@ -122,7 +122,7 @@ def test_every_flipped_bit_every_truncation_and_every_added_byte_is_refused_by_n
 
 
 def signed_by_a_stranger_in_the_name_of_the_ground() -> ManifestSignature:
-    theirs = sign_manifest(MANIFEST, STRANGER, 3)
+    theirs = sign_manifest(sha256_of(MANIFEST), STRANGER, 3)
     return ManifestSignature(
         version=3,
         manifest_sha256=theirs.manifest_sha256,
@@ -132,21 +132,21 @@ def signed_by_a_stranger_in_the_name_of_the_ground() -> ManifestSignature:
 
 
 def with_a_higher_version() -> ManifestSignature:
-    ours = sign_manifest(MANIFEST, GROUND, 3)
+    ours = sign_manifest(sha256_of(MANIFEST), GROUND, 3)
     return ManifestSignature(version=4, manifest_sha256=ours.manifest_sha256, key=ours.key, signature=ours.signature)
 
 
 def of_the_other_manifest_but_with_our_hash() -> ManifestSignature:
-    other = sign_manifest(b"other", GROUND, 3)
+    other = sign_manifest(sha256_of(b"other"), GROUND, 3)
     return ManifestSignature(version=3, manifest_sha256=sha256_of(MANIFEST), key=other.key, signature=other.signature)
 
 
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda: sign_manifest(MANIFEST, STRANGER, 3), "signed with another key: expected "),
+        (lambda: sign_manifest(sha256_of(MANIFEST), STRANGER, 3), "signed with another key: expected "),
         (
-            lambda: sign_manifest(b"other", GROUND, 3),
+            lambda: sign_manifest(sha256_of(b"other"), GROUND, 3),
             "signs another manifest than manifest.json: expected sha256 ",
         ),
         (signed_by_a_stranger_in_the_name_of_the_ground, "altered: expected a signature that key "),
@@ -172,7 +172,7 @@ def test_an_unsigned_manifest_is_refused_where_a_signature_is_asked_for(manifest
 
 
 def test_an_altered_manifest_is_refused(manifest: Path) -> None:
-    put(manifest, sign_manifest(MANIFEST, GROUND, 3))
+    put(manifest, sign_manifest(sha256_of(MANIFEST), GROUND, 3))
     manifest.write_bytes(MANIFEST + b" ")
     with pytest.raises(ManifestSignatureError, match="signs another manifest"):
         verify(manifest)
@@ -180,7 +180,7 @@ def test_an_altered_manifest_is_refused(manifest: Path) -> None:
 
 def test_a_link_a_folder_and_a_huge_file_in_place_of_a_signature_are_refused(manifest: Path) -> None:
     path = manifest.parent / SIGNATURE_NAME
-    put(manifest, sign_manifest(MANIFEST, GROUND, 3))
+    put(manifest, sign_manifest(sha256_of(MANIFEST), GROUND, 3))
     moved = path.rename(path.with_name("moved"))
     path.symlink_to(moved)
     with pytest.raises(ManifestSignatureError, match="found a symbolic link"):
@@ -198,7 +198,7 @@ def test_a_link_a_folder_and_a_huge_file_in_place_of_a_signature_are_refused(man
 @pytest.mark.parametrize("version", [0, -1, VERSION_MAX + 1])
 def test_a_version_that_cannot_be_written_is_not_signed(version: int) -> None:
     with pytest.raises(ManifestSignatureError, match=f"expected a version from 1 to {VERSION_MAX}, found {version}"):
-        sign_manifest(MANIFEST, GROUND, version)
+        sign_manifest(sha256_of(MANIFEST), GROUND, version)
 
 
 def test_32_bytes_that_are_no_point_of_the_curve_have_signed_nothing(manifest: Path) -> None:

@@ -127,7 +127,7 @@ def test_a_ground_station_signs_a_manifest_alone(store: EngineStore) -> None:
 def test_a_manifest_that_current_does_not_name_is_not_signed(store: EngineStore) -> None:
     manifest = folder_of(store, 1) / "manifest.json"
     manifest.write_bytes(manifest.read_bytes() + b" ")
-    with pytest.raises(EngineStoreError, match=r"manifest\.json: not what .*current names: expected sha256"):
+    with pytest.raises(EngineStoreError, match=r"manifest\.json: content altered, or .*current is: expected sha256"):
         sign_generation(store, GROUND, manifest_only=True)
 
 
@@ -138,7 +138,7 @@ def test_a_manifest_of_another_number_is_not_signed(store: EngineStore) -> None:
 
 
 def test_a_generation_that_is_not_there_is_not_signed(store: EngineStore) -> None:
-    with pytest.raises(EngineStoreError, match=r"gen-000009/manifest\.json: cannot be read"):
+    with pytest.raises(EngineStoreError, match=r"gen-000009/manifest\.json cannot be read"):
         sign_generation(store, GROUND, number=9)
 
 
@@ -174,7 +174,18 @@ def test_a_signer_that_was_killed_leaves_nothing_for_long(store: EngineStore) ->
     assert not left.exists()
 
 
-def test_signing_waits_for_nobody_for_long(store: EngineStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtimes.store.signed_generation.OPERATOR_WAITS_S", 0.0)
+def test_signing_waits_for_nobody_for_long_and_says_that_it_waits(
+    store: EngineStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtimes.store.signed_generation.OPERATOR_WAITS_S", 0.01)
+    waits: list[None] = []
     with store_lock(store), pytest.raises(EngineStoreError, match="has held the store"):
-        sign_generation(store, GROUND)
+        sign_generation(store, GROUND, waiting=lambda: waits.append(None))
+    assert waits
+
+
+def test_signing_says_how_far_the_hashing_is(store: EngineStore) -> None:
+    numbers: list[int] = []
+    sign_generation(store, GROUND, hashing=lambda number, _: numbers.append(number))
+    assert set(numbers) == {1}
+    sign_generation(store, GROUND, manifest_only=True, hashing=lambda *_: pytest.fail("nothing is hashed"))

@@ -145,11 +145,12 @@ def test_progress_reaches_all_of_it_on_the_callers_thread(generation: Generation
     heard: list[HashedSoFar] = []
     threads: set[str] = set()
 
-    def hear(so_far: HashedSoFar) -> None:
+    def hear(number: int, so_far: HashedSoFar) -> None:
+        assert number == generation.number
         heard.append(so_far)
         threads.add(threading.current_thread().name)
 
-    verify_generation(generation, progress=hear)
+    verify_generation(generation, hashing=hear)
     assert threads == {threading.current_thread().name}
     assert [each.files_done for each in heard] == sorted(each.files_done for each in heard)
     assert heard[-1].files_done == heard[-1].files == 6
@@ -161,11 +162,11 @@ def test_progress_reaches_all_of_it_on_the_callers_thread(generation: Generation
 
 
 def test_an_interrupted_verification_ends_with_its_threads(generation: Generation) -> None:
-    def interrupt(_: HashedSoFar) -> None:
+    def interrupt(_number: int, _so_far: HashedSoFar) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        verify_generation(generation, progress=interrupt)
+        verify_generation(generation, hashing=interrupt)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("c7-verify")]
 
 
