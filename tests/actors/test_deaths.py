@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import pykka
@@ -27,10 +28,12 @@ from messages import (
     MonotonicClock,
     Outcome,
     TakeoffRefusedError,
+    VirtualClock,
 )
 from runtimes import EngineHandle, FakeRuntime, loads_after, raises, returns
 
 WAIT_S = 20.0
+LetLoadTimeOut = Callable[[Supervision, VirtualClock, float], None]
 IMAGE = {"image": np.ones(4, np.float32)}
 RESULT = {"descriptor": np.arange(3, dtype=np.float32)}
 QUICK = RestartPolicy(max_restarts=3, first_delay_ns=NS_PER_MS)
@@ -88,10 +91,13 @@ def test_an_engine_that_cannot_be_released_still_reports_its_death_and_comes_bac
         assert c7.is_alive(), "a fault in one engine's end stops no other actor"
 
 
-def test_a_load_that_returns_after_it_was_given_up_is_released_and_never_served() -> None:
-    log, late = Log(), threading.Event()
+def test_a_load_that_returns_after_it_was_given_up_is_released_and_never_served(
+    let_load_time_out: LetLoadTimeOut,
+) -> None:
+    log, late, clock = Log(), threading.Event(), VirtualClock()
     fake = Watched({"vpr": [loads_after(late), returns(RESULT)], "match": returns(RESULT)})
-    with supervise(fake, fake.entries(), record=log, mode="recovery", load_timeout_s=0.05) as c7:
+    with supervise(fake, fake.entries(), record=log, mode="recovery", load_timeout_s=0.05, clock=clock) as c7:
+        let_load_time_out(c7, clock, 0.05)
         log.wait_for(EngineQuarantined)
         log.wait_for(EngineLoaded)  # match, whose turn came then
         late.set()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pykka
@@ -17,6 +19,7 @@ from actors.supervised import await_end
 from messages import (
     NS_PER_MS,
     NS_PER_S,
+    EngineDied,
     EngineLoaded,
     EngineLoadFailed,
     EngineQuarantined,
@@ -28,8 +31,9 @@ from messages import (
     OutOfMemoryError,
     TakeoffRefusedError,
     Tensor,
+    VirtualClock,
 )
-from runtimes import BuildConfig, EngineCacheEntry, FakeRuntime, raises, returns
+from runtimes import BuildConfig, EngineCacheEntry, FakeRuntime, blocks_until, raises, returns
 from runtimes.measurements import MemoryUse
 from runtimes.sign_off.self_test import record_known_answers
 from runtimes.store.engine_artifact import self_test_path
@@ -40,6 +44,8 @@ INPUTS: dict[str, Tensor] = {"image": np.ones(4, np.float32)}
 RIGHT = {"y": np.array([1.0, 2.0], np.float32)}
 NEARLY = {"y": np.array([1.0, 2.002], np.float32)}
 WRONG = {"y": np.array([1.0, 3.0], np.float32)}
+QUICK = RestartPolicy(max_restarts=2, first_delay_ns=NS_PER_MS)
+LetLoadTimeOut = Callable[[Supervision, VirtualClock, float], None]
 MEMORY = MemoryUse(load_bytes=0, run_bytes=0)
 
 
@@ -77,12 +83,15 @@ def entry(tmp_path: Path) -> EngineCacheEntry:
 
 
 def fly(fake: FakeRuntime, entry: EngineCacheEntry, log: Log, **options: object) -> Supervision:
-    quick = RestartPolicy(max_restarts=2, first_delay_ns=NS_PER_MS)
-    return supervise(fake, {"vpr": entry}, record=log, policy=quick, **options)  # type: ignore[arg-type]
+    return supervise(fake, {"vpr": entry}, record=log, policy=QUICK, **options)  # type: ignore[arg-type]
 
 
-def ask(c7: Supervision) -> InferCompleted | InferRejected:
-    return c7.infer("vpr", INPUTS, within_ms=WAIT_S * 1000)
+def ask(c7: Supervision, model: str = "vpr") -> InferCompleted | InferRejected:
+    return c7.infer(model, INPUTS, within_ms=WAIT_S * 1000)
+
+
+def engine_threads() -> list[pykka.ActorRef[Any]]:
+    return pykka.ActorRegistry.get_by_class_name("EngineActor")
 
 
 def test_an_engine_that_gives_its_known_answers_takes_off_after_one_run(entry: EngineCacheEntry) -> None:
@@ -170,6 +179,95 @@ def test_in_a_recovery_a_failed_test_is_one_more_death_to_restart_from(entry: En
         log.wait_for(EngineLoaded)
         assert isinstance(ask(c7), InferCompleted)
     assert len(log.of(EngineLoadFailed)) == 1
+
+
+def test_an_engine_whose_known_answers_rot_in_the_air_stays_down_after_a_fault_with_the_reason(
+    entry: EngineCacheEntry,
+) -> None:
+    """Untested it would be trusted on nothing: its last sign of life is a fault. The others fly on."""
+    log = Log()
+    fake = FakeRuntime(
+        {"vpr": [returns(RIGHT), raises(InferenceError("716")), returns(RIGHT)], "match": returns(RIGHT)}
+    )
+    engines = {"vpr": entry, "match": fake.entry("match")}
+    with supervise(fake, engines, record=log, policy=QUICK) as c7:
+        self_test_path(entry.path).write_bytes(b"rotten")
+        assert isinstance(ask(c7), InferRejected)
+        (quarantined,) = log.wait_for(EngineQuarantined)
+        assert isinstance(quarantined, EngineQuarantined)
+        assert "vpr__sm0_jp0_trt0_fp16.engine.selftest.npz: content altered: expected sha256" in quarantined.detail
+        outcome = ask(c7)
+        assert isinstance(outcome, InferRejected)
+        assert outcome.reason == "engine_unavailable"
+        assert ".selftest.npz: content altered" in outcome.detail
+        assert isinstance(ask(c7, "match"), InferCompleted)
+        assert fake.loaded == ("match",)
+    assert len(fake.calls) == 3, "the test at takeoff, the fault, and match"
+
+
+# A self-test that hangs.
+
+
+def hanging(answered: threading.Event) -> FakeRuntime:
+    return FakeRuntime({"vpr": blocks_until(answered, returns(RIGHT)), "match": returns(RIGHT)})
+
+
+def test_while_a_self_test_hangs_the_others_get_honest_outcomes_and_serve_again_after_it(
+    entry: EngineCacheEntry, let_load_time_out: LetLoadTimeOut
+) -> None:
+    log, answered, clock = Log(), threading.Event(), VirtualClock()
+    fake = hanging(answered)
+    engines = {"vpr": entry, "match": fake.entry("match")}
+    options = {"priorities": {"match": 0, "vpr": 1}, "load_timeout_s": 0.05, "clock": clock}
+    try:
+        with supervise(fake, engines, record=log, mode="recovery", **options) as c7:  # type: ignore[arg-type]
+            log.wait_for(EngineLoaded)
+            while not fake.calls:  # the self-test has the device
+                threading.Event().wait(0.001)
+            outcome = c7.infer("match", INPUTS, within_ms=50)
+            assert isinstance(outcome, InferRejected)
+            assert outcome.reason == "expired"
+            let_load_time_out(c7, clock, 0.05)
+            (quarantined,) = log.wait_for(EngineQuarantined)
+            assert isinstance(quarantined, EngineQuarantined)
+            assert quarantined.detail == "did not load within 0.05 s"
+            ended = engine_threads()[-1]
+            answered.set()
+            assert await_end(ended, WAIT_S)
+            assert isinstance(ask(c7, "match"), InferCompleted)
+            outcome = ask(c7)
+            assert isinstance(outcome, InferRejected)
+            assert outcome.reason == "engine_unavailable"
+            assert fake.loaded == ("match",), "what loaded too late is released again"
+    finally:
+        answered.set()
+    assert [getattr(fact, "model", "") for fact in (*log.of(EngineLoaded), *log.of(EngineLoadFailed))] == [
+        "match",
+        "vpr",
+    ]
+    assert log.of(EngineDied) == []
+
+
+def test_a_stop_while_a_self_test_runs_is_bounded_and_the_engine_is_released_once_it_returns(
+    entry: EngineCacheEntry,
+) -> None:
+    log, answered = Log(), threading.Event()
+    fake = hanging(answered)
+    try:
+        c7 = supervise(fake, {"vpr": entry}, record=log, mode="recovery")
+        while not fake.calls:
+            threading.Event().wait(0.001)
+        ended = engine_threads()[-1]
+        c7.stop()
+        assert not c7.is_alive()
+        assert c7.readiness.failed["vpr"].startswith("not loaded when the supervisor ended")
+        assert fake.loads("vpr") == 1, "its thread is in the engine still"
+        answered.set()
+        assert await_end(ended, WAIT_S)
+        assert fake.loaded == ()
+    finally:
+        answered.set()
+    assert log.of(EngineLoaded) == [], "who stopped is told of no engine any more"
 
 
 # The gate.

@@ -27,10 +27,12 @@ from messages import (
     TakeoffRefusedError,
     Tensor,
     TensorSpec,
+    VirtualClock,
 )
 from runtimes import FakeRuntime, blocks_until, computes, fails_to_load, loads_after, raises, returns
 
 WAIT_S = 20.0
+LetLoadTimeOut = Callable[[Supervision, VirtualClock, float], None]
 IMAGE = {"image": np.ones(4, np.float32)}
 RESULT = {"descriptor": np.arange(3, dtype=np.float32)}
 QUICK = RestartPolicy(max_restarts=3, first_delay_ns=NS_PER_MS)
@@ -307,11 +309,15 @@ def test_in_a_recovery_an_engine_that_fails_to_load_is_tried_again(log: Log) -> 
         assert isinstance(ask(c7), InferCompleted)
 
 
-def test_in_a_recovery_a_load_that_hangs_does_not_hold_up_the_others(log: Log) -> None:
-    never = threading.Event()
+def test_in_a_recovery_a_load_that_hangs_does_not_hold_up_the_others(
+    log: Log, let_load_time_out: LetLoadTimeOut
+) -> None:
+    never, clock = threading.Event(), VirtualClock()
     fake = FakeRuntime({"vpr": loads_after(never), "match": returns(RESULT)})
+    options = {"priorities": {"vpr": 0, "match": 1}, "load_timeout_s": 0.05, "clock": clock}
     try:
-        with fly(fake, log, mode="recovery", priorities={"vpr": 0, "match": 1}, load_timeout_s=0.05) as c7:
+        with fly(fake, log, mode="recovery", **options) as c7:
+            let_load_time_out(c7, clock, 0.05)
             log.wait_for_generation("match", 1)
             assert isinstance(ask(c7, "match"), InferCompleted)
             assert "did not load within" in c7.readiness.failed["vpr"]
