@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from actors.flight.preflight import (
+    RUNS_FOR_P99,
     RUNS_MAX,
     RUNS_MIN,
     EngineRehearsal,
@@ -66,6 +67,11 @@ def test_nearest_rank_is_the_smallest_value_that_the_share_does_not_exceed(value
 @pytest.mark.parametrize(("runs", "p99"), [(1, 1), (20, 20), (100, 99), (101, 100), (200, 198)])
 def test_the_p99_of_enough_runs_leaves_the_slowest_out(runs: int, p99: int) -> None:
     assert nearest_rank(range(1, runs + 1), 0.99) == p99
+
+
+def test_the_slowest_run_is_the_p99_of_exactly_those_numbers_of_runs_that_the_note_names() -> None:
+    for runs in range(1, RUNS_MAX + 1):
+        assert (nearest_rank(range(runs), 0.99) == runs - 1) is (runs < RUNS_FOR_P99)
 
 
 @pytest.mark.parametrize(
@@ -159,12 +165,18 @@ def test_the_first_run_is_kept_apart_and_the_rest_is_measured(tmp_path: Path) ->
     assert fake.loaded == ()
 
 
+def test_a_first_run_that_takes_long_costs_no_measured_run(tmp_path: Path) -> None:
+    steps = [takes_ms(30_000, returns(RESULT)), takes_ms(3, returns(RESULT))]
+    verdict, _ = rehearsed(plan_for(tmp_path, "vpr"), {"vpr": steps})
+    assert [(row.first_run_ms, row.runs) for row in verdict.engines] == [(30_000.0, RUNS_MAX)]
+
+
 def test_a_slow_engine_makes_fewer_runs_and_says_how_many(tmp_path: Path) -> None:
     verdict, _ = rehearsed(plan_for(tmp_path, "vpr", deadline_ms=1000), {"vpr": [takes_ms(500, returns(RESULT))]})
     [row] = verdict.engines
     assert row.runs == RUNS_MIN
     assert verdict.go
-    assert "of fewer than 101 runs p99 is the slowest one: vpr" in printed(verdict, 80)
+    assert "of fewer than 100 runs p99 is the slowest one: vpr" in printed(verdict, 80)
 
 
 def test_engines_are_rehearsed_in_the_order_of_loading(tmp_path: Path) -> None:
