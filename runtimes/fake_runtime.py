@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from messages import (
     Clock,
     EngineBuildError,
@@ -65,6 +67,18 @@ __all__ = [
 CALLS_KEPT = 10_000
 _WHOLE = ("", 0)
 """The key under which all engines together are counted."""
+FAKE_HOST = HostTuple(
+    sm=0,
+    sm_count=0,
+    device_name="fake",
+    jetpack="0",
+    l4t="0",
+    tensorrt="0",
+    cuda="0",
+    machine="fake",
+    runtime_version="0",
+)
+"""No machine at all: what engines are bound to that are made for tests."""
 
 
 class FakeCall(NamedTuple):
@@ -121,7 +135,7 @@ class FakeRuntime:
         self._peak: Counter[tuple[str, int]] = Counter()
         self._calibrated: Counter[str] = Counter()
         self._calls: deque[FakeCall] = deque(maxlen=CALLS_KEPT)
-        self._host = _fake_host(label)
+        self._host = msgspec.structs.replace(FAKE_HOST, device_name=label)
         self._in_memory = {name: self._entry_in_memory(name) for name in self._scripts}
 
     # What tests look at.
@@ -277,17 +291,3 @@ class FakeRuntime:
             build_tool="fake",
             build_ns=0,
         )
-
-
-def _fake_host(label: str) -> HostTuple:
-    return HostTuple(
-        sm=0,
-        sm_count=0,
-        device_name=label,
-        jetpack="0",
-        l4t="0",
-        tensorrt="0",
-        cuda="0",
-        machine="fake",
-        runtime_version="0",
-    )

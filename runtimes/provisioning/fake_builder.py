@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from messages import C7Error, EngineBuildError, TensorSpec
 from runtimes.config import C7InferenceConfig
 from runtimes.fake_calibrator import calibrated_engine
+from runtimes.fake_runtime import FAKE_HOST
 from runtimes.inference_runtime import EngineCacheEntry, HostTuple
 from runtimes.measurements import AccuracyRecord, MemoryUse, OutputError, PowerMode
 from runtimes.provisioning.build_request import BuildEngine, EngineBuilt, RuntimeProbed
@@ -24,17 +25,6 @@ from runtimes.store.engine_store import store_errors
 from runtimes.store.engine_writer import BuiltEngine, sign_off, write_engine
 
 _REQUESTS_KEPT = 1000
-FAKE_HOST = HostTuple(
-    sm=0,
-    sm_count=0,
-    device_name="fake",
-    jetpack="0",
-    l4t="0",
-    tensorrt="0",
-    cuda="0",
-    machine="fake",
-    runtime_version="0",
-)
 
 
 class FakeBuilder:

@@ -18,7 +18,8 @@ from actors.cli_engines import PruneReport, generations_in, prune_store
 from actors.flight.flight_lock import FlightLock
 from actors.flight.journal import Journal
 from messages import EngineStoreError, FlightClosed, FlightOpened, FlightProcessError, JournalError, TensorSpec
-from runtimes import BuildConfig, BuiltEngine, EngineStore, HostTuple, read_flight_plan, write_engine
+from runtimes import BuildConfig, BuiltEngine, EngineStore, read_flight_plan, write_engine
+from runtimes.fake_runtime import FAKE_HOST
 from runtimes.source_model import SourceModel
 from runtimes.store.disk import DISK, Disk
 from runtimes.store.sha256_sidecar import sha256_of
@@ -26,18 +27,6 @@ from runtimes.store.staged_generation import stage_generation
 from runtimes.store.store_lock import store_lock
 from runtimes.store.verification import verify_generation
 from runtimes.store_view import StoreView
-
-HOST = HostTuple(
-    sm=0,
-    sm_count=0,
-    device_name="Xeon",
-    jetpack="0",
-    l4t="0",
-    tensorrt="0",
-    cuda="0",
-    machine="x86_64",
-    runtime_version="1",
-)
 
 
 def commit(store: EngineStore, data: bytes) -> None:
@@ -54,7 +43,7 @@ def commit(store: EngineStore, data: bytes) -> None:
                 BuiltEngine(data=content, inputs={"x": TensorSpec((1,), "float32")}, outputs={}, build_tool="test"),
                 BuildConfig(precision="fp32"),
                 "fake",
-                HOST,
+                FAKE_HOST,
                 1,
             )
         staged.commit()

@@ -15,7 +15,8 @@ import pytest
 
 from actors.__main__ import main
 from messages import TensorSpec
-from runtimes import BuildConfig, BuiltEngine, EngineStore, HostTuple, write_engine
+from runtimes import BuildConfig, BuiltEngine, EngineStore, write_engine
+from runtimes.fake_runtime import FAKE_HOST
 from runtimes.measurements import AccuracyRecord, MemoryUse, OutputError
 from runtimes.source_model import SourceModel
 from runtimes.store.engine_artifact import metadata_path
@@ -23,17 +24,6 @@ from runtimes.store.engine_writer import sign_off
 from runtimes.store.sha256_sidecar import sha256_of
 from runtimes.store.staged_generation import stage_generation
 
-HOST = HostTuple(
-    sm=0,
-    sm_count=0,
-    device_name="Xeon",
-    jetpack="0",
-    l4t="0",
-    tensorrt="0",
-    cuda="0",
-    machine="x86_64",
-    runtime_version="1",
-)
 LONG = "re-ranker_with_a_name_that_says_all_there_is_to_say"
 
 
@@ -61,7 +51,7 @@ def plan(tmp_path: Path) -> Path:
                     ),
                     BuildConfig(precision="fp32"),
                     "onnx_trt_ep[cpu]",
-                    HOST,
+                    FAKE_HOST,
                     1,
                 )
                 accuracy = AccuracyRecord(

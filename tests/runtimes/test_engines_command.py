@@ -14,24 +14,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from actors.__main__ import main
 from messages import TensorSpec
-from runtimes.inference_runtime import BuildConfig, HostTuple
+from runtimes.fake_runtime import FAKE_HOST
+from runtimes.inference_runtime import BuildConfig
 from runtimes.source_model import SourceModel
 from runtimes.store.engine_store import EngineStore
 from runtimes.store.engine_writer import BuiltEngine, write_engine
 from runtimes.store.sha256_sidecar import sha256_of
 from runtimes.store.staged_generation import stage_generation
 
-HOST = HostTuple(
-    sm=0,
-    sm_count=0,
-    device_name="Xeon",
-    jetpack="0",
-    l4t="0",
-    tensorrt="0",
-    cuda="0",
-    machine="x86_64",
-    runtime_version="1",
-)
 PLAN = """
 [flight]
 name = "test"
@@ -82,7 +72,7 @@ def ground(tmp_path: Path) -> Ground:
             BuiltEngine(data=b"engine", inputs={"x": TensorSpec((1,), "float32")}, outputs={}, build_tool="test"),
             BuildConfig(precision="fp32"),
             "onnx_trt_ep[cpu]",
-            HOST,
+            FAKE_HOST,
             1,
         )
         staged.commit()

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from messages import EngineBuildError, EngineStoreError, OutOfMemoryError, TensorSpec
+from runtimes.fake_runtime import FAKE_HOST
 from runtimes.flight_plan import FlightPlan, ModelSection
 from runtimes.measurements import PowerMode
 from runtimes.provisioning.build_request import BuildEngine, EngineBuilt
-from runtimes.provisioning.fake_builder import FAKE_HOST, FakeBuilder
+from runtimes.provisioning.fake_builder import FakeBuilder
 from runtimes.provisioning.progress import ProvisionProgress, Step
 from runtimes.provisioning.provision import provision
 from runtimes.store.engine_artifact import calibration_path, read_calibration

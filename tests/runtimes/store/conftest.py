@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from messages import TensorSpec
-from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, HostTuple
+from runtimes.fake_runtime import FAKE_HOST
+from runtimes.inference_runtime import BuildConfig, EngineCacheEntry
 from runtimes.source_model import SourceModel
 from runtimes.store.engine_store import EngineStore, Generation
 from runtimes.store.engine_writer import BuiltEngine, write_engine
@@ -16,17 +17,6 @@ from runtimes.store.sha256_sidecar import sha256_of
 from runtimes.store.staged_generation import stage_generation
 
 LABEL = "onnx_trt_ep[cpu]"
-HOST = HostTuple(
-    sm=0,
-    sm_count=0,
-    device_name="Xeon",
-    jetpack="0",
-    l4t="0",
-    tensorrt="0",
-    cuda="0",
-    machine="x86_64",
-    runtime_version="1.31.1",
-)
 
 WriteEngine = Callable[[Path, str, bytes], EngineCacheEntry]
 Commit = Callable[[EngineStore, Mapping[str, bytes]], Generation]
@@ -44,7 +34,7 @@ def write_small() -> WriteEngine:
             BuiltEngine(data=data, inputs={"x": TensorSpec((1,), "float32")}, outputs={}, build_tool="test"),
             BuildConfig(precision="fp32"),
             LABEL,
-            HOST,
+            FAKE_HOST,
             1,
         )
 

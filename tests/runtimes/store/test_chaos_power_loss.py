@@ -20,7 +20,8 @@ from typing import Union
 import pytest
 
 from messages import C7Error, TensorSpec
-from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, HostTuple
+from runtimes.fake_runtime import FAKE_HOST
+from runtimes.inference_runtime import BuildConfig, EngineCacheEntry
 from runtimes.measurements import MemoryUse
 from runtimes.source_model import SourceModel
 from runtimes.store.disk import Disk
@@ -33,17 +34,6 @@ from runtimes.store.staged_generation import StagedGeneration, stage_generation
 IMAGES = 300
 CHAOS_IMAGES = int(os.environ.get("C7_CHAOS_IMAGES", "10000"))
 CHAOS_SEED = int(os.environ.get("C7_CHAOS_SEED", random.SystemRandom().randrange(2**32)))
-HOST = HostTuple(
-    sm=0,
-    sm_count=0,
-    device_name="Xeon",
-    jetpack="0",
-    l4t="0",
-    tensorrt="0",
-    cuda="0",
-    machine="x86_64",
-    runtime_version="1.31.1",
-)
 STORE = Path("data") / "engines"
 """Below the folder that was there before: the store and the folder above it are made by the first run."""
 
@@ -267,7 +257,7 @@ def write(staged: StagedGeneration, model: str, parts: tuple[bytes, bytes | None
         ),
         BuildConfig(precision="fp32"),
         "onnx_trt_ep[cpu]",
-        HOST,
+        FAKE_HOST,
         1,
         disk=disk,
     )

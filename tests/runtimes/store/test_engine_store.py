@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from messages import EngineBuildError, EngineDeserializeError, EngineStoreError, TensorSpec
-from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, HostTuple
+from runtimes.fake_runtime import FAKE_HOST
+from runtimes.inference_runtime import BuildConfig, EngineCacheEntry
 from runtimes.source_model import SourceModel
 from runtimes.store.engine_artifact import engine_files, metadata_path, read_engine
 from runtimes.store.engine_store import EngineStore, Generation
@@ -24,17 +25,6 @@ from runtimes.store.sha256_sidecar import sha256_of
 from runtimes.store.staged_generation import stage_generation
 
 LABEL = "onnx_trt_ep[cpu]"
-HOST = HostTuple(
-    sm=0,
-    sm_count=0,
-    device_name="Xeon",
-    jetpack="0",
-    l4t="0",
-    tensorrt="0",
-    cuda="0",
-    machine="x86_64",
-    runtime_version="1.31.1",
-)
 
 
 def write(directory: Path, model: str, data: bytes) -> EngineCacheEntry:
@@ -45,7 +35,7 @@ def write(directory: Path, model: str, data: bytes) -> EngineCacheEntry:
         BuiltEngine(data=data, inputs={"x": TensorSpec((1,), "float32")}, outputs={}, build_tool="test"),
         BuildConfig(precision="fp32"),
         LABEL,
-        HOST,
+        FAKE_HOST,
         1,
     )
 
@@ -59,7 +49,9 @@ def commit(store: EngineStore, engines: dict[str, bytes]) -> Generation:
 
 def loaded(generation: Generation | None) -> dict[str, bytes]:
     assert generation is not None
-    return {model: read_engine(entry, runtime_label=LABEL, host=HOST) for model, entry in generation.entries.items()}
+    return {
+        model: read_engine(entry, runtime_label=LABEL, host=FAKE_HOST) for model, entry in generation.entries.items()
+    }
 
 
 def hidden(root: Path) -> list[str]:
@@ -160,7 +152,7 @@ def test_two_engines_of_one_model_and_stray_files_are_not_committed(store: Engin
         with pytest.raises(EngineStoreError, match=r"expected whole engines alone, found \['notes.txt'\]"):
             staged.commit()
         (staged.directory / "notes.txt").unlink()
-        other = msgspec.structs.replace(HOST, sm=87)
+        other = msgspec.structs.replace(FAKE_HOST, sm=87)
         write_engine(
             staged.directory,
             "vpr",

@@ -8,7 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from messages import EngineStoreError, ManifestSignatureError, TensorSpec
-from runtimes.inference_runtime import BuildConfig, HostTuple
+from runtimes.fake_runtime import FAKE_HOST
+from runtimes.inference_runtime import BuildConfig
 from runtimes.source_model import SourceModel
 from runtimes.store.engine_store import EngineStore
 from runtimes.store.engine_writer import BuiltEngine, write_engine
@@ -21,17 +22,6 @@ from runtimes.store.store_lock import store_lock
 
 GROUND = Ed25519PrivateKey.from_private_bytes(b"ground" + bytes(26))
 STRANGER = Ed25519PrivateKey.from_private_bytes(b"stranger" + bytes(24))
-HOST = HostTuple(
-    sm=0,
-    sm_count=0,
-    device_name="Xeon",
-    jetpack="0",
-    l4t="0",
-    tensorrt="0",
-    cuda="0",
-    machine="x86_64",
-    runtime_version="1",
-)
 
 
 def commit(store: EngineStore, data: bytes) -> int:
@@ -43,7 +33,7 @@ def commit(store: EngineStore, data: bytes) -> int:
             BuiltEngine(data=data, inputs={"x": TensorSpec((1,), "float32")}, outputs={}, build_tool="test"),
             BuildConfig(precision="fp32"),
             "onnx_trt_ep[cpu]",
-            HOST,
+            FAKE_HOST,
             1,
         )
         return staged.commit().number

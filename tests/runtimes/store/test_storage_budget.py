@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from messages import EngineStoreError, TensorSpec
-from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, HostTuple
+from runtimes.fake_runtime import FAKE_HOST
+from runtimes.inference_runtime import BuildConfig, EngineCacheEntry
 from runtimes.measurements import MemoryUse
 from runtimes.source_model import SourceModel
 from runtimes.store.disk import Disk
@@ -22,18 +23,6 @@ from runtimes.store.sha256_sidecar import sha256_of
 from runtimes.store.staged_generation import stage_generation
 from runtimes.store.storage_budget import MIB, room_bytes, stored_bytes
 
-HOST = HostTuple(
-    sm=0,
-    sm_count=0,
-    device_name="Xeon",
-    jetpack="0",
-    l4t="0",
-    tensorrt="0",
-    cuda="0",
-    machine="x86_64",
-    runtime_version="1.31.1",
-)
-
 
 def write(directory: Path, data: bytes, *, room: int | None = None, disk: Disk | None = None) -> EngineCacheEntry:
     return write_engine(
@@ -43,7 +32,7 @@ def write(directory: Path, data: bytes, *, room: int | None = None, disk: Disk |
         BuiltEngine(data=data, inputs={"x": TensorSpec((1,), "float32")}, outputs={}, build_tool="test"),
         BuildConfig(precision="fp32"),
         "onnx_trt_ep[cpu]",
-        HOST,
+        FAKE_HOST,
         1,
         room_bytes=room,
         disk=disk or Disk(),

@@ -9,7 +9,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from messages import EngineStoreError, TensorSpec
-from runtimes.inference_runtime import BuildConfig, HostTuple
+from runtimes.fake_runtime import FAKE_HOST
+from runtimes.inference_runtime import BuildConfig
 from runtimes.measurements import MemoryUse
 from runtimes.source_model import SourceModel
 from runtimes.store.engine_store import EngineStore
@@ -23,17 +24,6 @@ from runtimes.store.store_check import StoreCheck, check_store
 GROUND = Ed25519PrivateKey.from_private_bytes(b"ground" + bytes(26))
 STRANGER = Ed25519PrivateKey.from_private_bytes(b"stranger" + bytes(24))
 PUBLIC = PublicKey(public_key_of(GROUND), Path("ground.pem"))
-HOST = HostTuple(
-    sm=0,
-    sm_count=0,
-    device_name="Xeon",
-    jetpack="0",
-    l4t="0",
-    tensorrt="0",
-    cuda="0",
-    machine="x86_64",
-    runtime_version="1",
-)
 
 
 def commit(store: EngineStore, engines: dict[str, bytes]) -> None:
@@ -52,7 +42,7 @@ def commit(store: EngineStore, engines: dict[str, bytes]) -> None:
                 ),
                 BuildConfig(precision="fp32"),
                 "onnx_trt_ep[cpu]",
-                HOST,
+                FAKE_HOST,
                 1,
             )
             sign_off(

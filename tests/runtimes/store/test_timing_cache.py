@@ -9,21 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from runtimes.fake_runtime import FAKE_HOST
 from runtimes.inference_runtime import HostTuple
 from runtimes.store import timing_cache
 from runtimes.store.timing_cache import TIMING_MAX_FILES, TimingCache
 
-HOST = HostTuple(
-    sm=87,
-    sm_count=8,
-    device_name="Orin",
-    jetpack="6.2",
-    l4t="36.4.3",
-    tensorrt="10.3.0.30",
-    cuda="12.6",
-    machine="aarch64",
-    runtime_version="1.31.1",
-)
 LABEL = "onnx_trt_ep[tensorrt]"
 ROOM = 10_000
 
@@ -31,7 +21,7 @@ ROOM = 10_000
 @pytest.fixture
 def kept(tmp_path: Path) -> TimingCache:
     """One file of timings, checked in by an earlier build."""
-    cache = TimingCache(tmp_path / "engines", LABEL, HOST)
+    cache = TimingCache(tmp_path / "engines", LABEL, FAKE_HOST)
     assert check_in(cache, tmp_path / "earlier", {"gemm.timing": b"gemm 3 ns"}) == ""
     return cache
 
@@ -71,7 +61,7 @@ def test_a_file_that_a_build_gave_up_is_not_kept(kept: TimingCache, tmp_path: Pa
 
 
 def test_a_build_without_timings_leaves_no_folder(tmp_path: Path) -> None:
-    cache = TimingCache(tmp_path / "engines", "onnx_trt_ep[cpu]", HOST)
+    cache = TimingCache(tmp_path / "engines", "onnx_trt_ep[cpu]", FAKE_HOST)
     (tmp_path / "engines").mkdir()
     assert check_in(cache, tmp_path / "a", {}) == ""
     assert list((tmp_path / "engines").iterdir()) == []
@@ -79,23 +69,23 @@ def test_a_build_without_timings_leaves_no_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("field", HostTuple.__struct_fields__)
 def test_another_host_has_timings_of_its_own(kept: TimingCache, tmp_path: Path, field: str) -> None:
-    was = getattr(HOST, field)
-    other = msgspec.structs.replace(HOST, **{field: was + 1 if isinstance(was, int) else f"{was}.9"})
+    was = getattr(FAKE_HOST, field)
+    other = msgspec.structs.replace(FAKE_HOST, **{field: was + 1 if isinstance(was, int) else f"{was}.9"})
     cache = TimingCache(tmp_path / "engines", LABEL, other)
     assert check_out(cache, tmp_path / "build") == ({}, [])
 
 
 def test_another_runtime_has_timings_of_its_own(kept: TimingCache, tmp_path: Path) -> None:
-    cache = TimingCache(tmp_path / "engines", "tensorrt", HOST)
+    cache = TimingCache(tmp_path / "engines", "tensorrt", FAKE_HOST)
     assert check_in(cache, tmp_path / "a", {"gemm.timing": b"gemm 1 ns"}) == ""
     assert check_out(kept, tmp_path / "b")[0] == {"gemm.timing": b"gemm 3 ns"}
     assert check_out(cache, tmp_path / "c")[0] == {"gemm.timing": b"gemm 1 ns"}
 
 
 def test_what_was_timed_before_an_upgrade_goes_with_the_first_build_after_it(kept: TimingCache, tmp_path: Path) -> None:
-    tensorrt = TimingCache(tmp_path / "engines", "tensorrt", HOST)
+    tensorrt = TimingCache(tmp_path / "engines", "tensorrt", FAKE_HOST)
     check_in(tensorrt, tmp_path / "a", {"gemm.timing": b"gemm 1 ns"})
-    upgraded = TimingCache(tmp_path / "engines", LABEL, msgspec.structs.replace(HOST, jetpack="6.3"))
+    upgraded = TimingCache(tmp_path / "engines", LABEL, msgspec.structs.replace(FAKE_HOST, jetpack="6.3"))
     assert check_in(upgraded, tmp_path / "b", {"gemm.timing": b"gemm 2 ns"}) == ""
     assert not kept.folder.exists()
     assert tensorrt.folder.exists()
