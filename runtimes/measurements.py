@@ -9,7 +9,8 @@ import msgspec
 from messages.lifecycle import Sha256
 from messages.tensor import Name
 
-Bytes = Annotated[int, msgspec.Meta(ge=0)]
+INT_MAX = 2**63 - 1
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=INT_MAX)]
 
 
 class PowerMode(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -20,14 +21,15 @@ class PowerMode(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """
 
     name: Annotated[str, msgspec.Meta(max_length=64)]
-    cpu_max_mhz: Annotated[int, msgspec.Meta(ge=0)]
-    gpu_max_mhz: Annotated[int, msgspec.Meta(ge=0)]
+    cpu_max_mhz: Annotated[int, msgspec.Meta(ge=0, le=INT_MAX)]
+    gpu_max_mhz: Annotated[int, msgspec.Meta(ge=0, le=INT_MAX)]
 
 
 class MemoryUse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How much memory one engine took when it was provisioned, in bytes.
 
-    `load_bytes` is what stayed after loading, `run_bytes` what its first runs added (activations, workspaces).
+    `load_bytes` is what stayed after loading, `run_bytes` what its self-test and first runs added (activations,
+    workspaces).
     Memory of a discrete GPU is `device_load_bytes` and `device_run_bytes`; a Jetson's is the machine's own.
     """
 
@@ -56,7 +58,7 @@ class AccuracyRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
     reference: Annotated[str, msgspec.Meta(max_length=200)]
     samples_sha256: Sha256 | None
-    sample_count: Annotated[int, msgspec.Meta(ge=1)]
+    sample_count: Annotated[int, msgspec.Meta(ge=1, le=INT_MAX)]
     outputs: dict[Name, OutputError]
 
     @property
