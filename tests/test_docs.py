@@ -20,7 +20,8 @@ from runtimes.flight_plan import (
 )
 from telemetry import ReplayThermalSource
 
-PAGE = (Path(__file__).parent.parent / "docs" / "flight-plan.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = (DOCS / "flight-plan.md").read_text(encoding="utf-8")
 
 
 def example(language: str) -> str:
@@ -61,3 +62,12 @@ def test_the_pages_trace_plays(tmp_path: Path) -> None:
     assert source.read().throttled_by == ()
     clock.advance_ms(4000)
     assert source.read().throttled_by == ("gpu-throttle-alert",)
+
+
+def test_every_decision_is_listed_once_by_its_title() -> None:
+    index = DOCS / "decisions" / "README.md"
+    pages = sorted(page for page in index.parent.glob("*.md") if page != index)
+    titles = {page.name: page.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ") for page in pages}
+    listed = re.findall(r"^- \[(.+)\]\((.+)\)$", index.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(listed) == len(titles)
+    assert {name: title for title, name in listed} == titles
