@@ -106,7 +106,7 @@ def decode_calibration(data: bytes) -> CalibrationCache:
     return cache
 
 
-def read_calibration(data: bytes, expected: CalibrationBinding, *, where: Path) -> CalibrationCache:
+def trusted_calibration(data: bytes, expected: CalibrationBinding, *, where: Path) -> CalibrationCache:
     """The cache in `data`, which was read from `where`, if it is whole and was made from just what is expected.
 
     Raises CalibrationCacheError naming the file and each difference, with what was expected and what was found.
@@ -122,7 +122,7 @@ def read_calibration(data: bytes, expected: CalibrationBinding, *, where: Path) 
 
 
 def load_calibration(path: Path, expected: CalibrationBinding) -> CalibrationCache | None:
-    """Read a cache file as `read_calibration` does; None where there is none. Links are not followed.
+    """Read a cache file as `trusted_calibration` does; None where there is none. Links are not followed.
 
     Raises CalibrationCacheError for one that is there and cannot be read or trusted.
     """
@@ -132,7 +132,7 @@ def load_calibration(path: Path, expected: CalibrationBinding) -> CalibrationCac
         return None
     except OSError as error:
         raise CalibrationCacheError(f"{path}: cannot be read: {error.strerror}; {REMEDY}") from error
-    return read_calibration(data, expected, where=path)
+    return trusted_calibration(data, expected, where=path)
 
 
 def binding_differences(expected: CalibrationBinding, found: CalibrationBinding) -> list[str]:

@@ -20,7 +20,7 @@ from runtimes.calibration.cache import (
     CalibrationCache,
     decode_calibration,
     load_calibration,
-    read_calibration,
+    trusted_calibration,
 )
 
 TABLE = b"TRT-100300-EntropyCalibration2\ninput_1:0: 3c010a14\n/conv1/Conv_output_0: 3f9db09c\n366: 0\n"
@@ -70,7 +70,7 @@ def test_the_file_says_line_by_line_what_it_was_made_from() -> None:
 
 
 def test_a_cache_made_from_what_is_expected_gives_the_librarys_bytes_back() -> None:
-    cache = read_calibration(WHOLE, BINDING, where=WHERE)
+    cache = trusted_calibration(WHOLE, BINDING, where=WHERE)
     assert cache.table_text == TABLE
     assert cache.table.scales["366"] == 0
 
@@ -96,7 +96,7 @@ def test_any_bytes_are_a_cache_written_in_the_one_way_or_refused(raw: bytes) -> 
 def test_every_difference_is_named_with_both_sides_and_the_remedy(fields: tuple[str, ...]) -> None:
     expected = msgspec.structs.replace(BINDING, **{field: OTHER[field] for field in fields})
     with pytest.raises(CalibrationCacheError) as refused:
-        read_calibration(WHOLE, expected, where=WHERE)
+        trusted_calibration(WHOLE, expected, where=WHERE)
     text = str(refused.value)
     assert text.startswith("vpr.engine.calibration: made from something else: ")
     for field in fields:
@@ -112,7 +112,7 @@ def test_a_table_of_another_calibrator_is_neither_written_nor_read() -> None:
     claimed = msgspec.structs.replace(BINDING, calibrator="MinMaxCalibration")
     forged = CalibrationCache(claimed, other).encode().replace(b"calibrator MinMax", b"calibrator EntropyX")
     with pytest.raises(CalibrationCacheError, match="expected a table of calibrator EntropyX"):
-        read_calibration(forged, BINDING, where=WHERE)
+        trusted_calibration(forged, BINDING, where=WHERE)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def refused_flips(flips: int, seed: int) -> int:
         altered = bytearray(WHOLE)
         altered[bit // 8] ^= 1 << bit % 8
         with pytest.raises(CalibrationCacheError, match=re.escape(f"{WHERE}: ")):
-            read_calibration(bytes(altered), BINDING, where=WHERE)
+            trusted_calibration(bytes(altered), BINDING, where=WHERE)
     return flips
 
 
@@ -159,7 +159,7 @@ def test_ten_thousand_flipped_bits_are_refused() -> None:
 def test_every_truncation_is_refused() -> None:
     for kept in range(len(WHOLE)):
         with pytest.raises(CalibrationCacheError, match=re.escape(f"{WHERE}: ")):
-            read_calibration(WHOLE[:kept], BINDING, where=WHERE)
+            trusted_calibration(WHOLE[:kept], BINDING, where=WHERE)
 
 
 def test_a_cache_file_is_loaded_and_an_absent_one_is_none(tmp_path: Path) -> None:
