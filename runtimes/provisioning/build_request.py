@@ -38,9 +38,9 @@ class BuildEngine(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=T
     """Compile `source` for `model`, load it, find out what it takes and gives, and put it into `directory`.
 
     Paths are absolute; `scratch` is empty and on the file system of `directory`. `samples`, `accuracy_tolerance` and
-    `self_test_tolerance` are the plan's. `room_bytes` is what the
-    storage budget has left. `calibration_cache` is the one of a former build, to be used where it can be trusted.
-    `timing_cache` is a folder of this build's own with what former builds timed; what it leaves there is kept.
+    `self_test_tolerance` are the plan's. `room_bytes` is what the storage budget has left. `calibration_cache` is the
+    one of a former build, to be used where it can be trusted. `timing_cache` is a folder of this build's own with what
+    former builds timed; what it leaves there is kept.
     """
 
     config: C7InferenceConfig
