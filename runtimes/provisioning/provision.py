@@ -78,7 +78,7 @@ def provision(
 
 
 def _requests(plan: FlightPlan, detect_power: Callable[[], PowerMode | None]) -> list[EngineRequest]:
-    power = None if plan.flight.allow_other_power_mode else detect_power()
+    power = detect_power()  # where any mode will do as well: each engine's record names the one it was built in
     return [request_for_build(plan, model, power) for model in plan.models]
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtimes.flight_plan import ModelSection
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, HostTuple
 from runtimes.measurements import AccuracyRecord, MemoryUse, OutputError, PowerMode
 from runtimes.provisioning.decision import (
@@ -211,6 +212,44 @@ def test_no_field_of_host_request_and_build_configuration_is_forgotten() -> None
     # The dataset is known by its content, not by where it lies.
     fields = set(BuildConfig.__struct_fields__) - {"calibration_dataset"}
     assert subjects >= {f"build_config.{field}" for field in fields}
+
+
+NOT_COMPARED = {
+    "model": "candidates are looked up by it, and a build's engine is checked against it",
+    "path": "a file's name decides nothing",
+    "source_name": "a file's name decides nothing",
+    "engine_sha256": "what a build yields; hashed before it is used",
+    "engine_size_bytes": "what a build yields",
+    "inputs": "what the source says, whose hash is compared",
+    "outputs": "what the source says, whose hash is compared",
+    "build_tool": "the runtime's library, whose version is in the host tuple",
+    "build_ns": "a duration",
+    "calibration_sha256": "made from the dataset and the source, whose hashes are compared",
+    "timing_cache_sha256": "made by the builds before it on this host",
+}
+"""Fields of an engine that keep none from being used again, and why."""
+NOT_OF_THE_ENGINE = {
+    "source": "its hash is compared",
+    "calibration_dataset": "its hash is compared",
+    "samples": "their hash is compared",
+    "priority": "of the flight",
+    "deadline_ms": "of the flight, and of its preflight",
+    "calls_per_frame": "of the preflight",
+    "consumers": "of the flight",
+    "self_test_tolerance": "judges a load",
+}
+"""Keys of a model in a flight plan that no engine is built from, and why."""
+
+
+def test_no_field_of_an_engine_is_left_out_of_the_comparison_unsaid() -> None:
+    compared = {"host", "runtime_label", "source_sha256", "build_config", "dataset_sha256"}
+    signed_off = {"self_test_sha256", "power", "memory", "accuracy"}
+    assert compared | signed_off | NOT_COMPARED.keys() == set(EngineCacheEntry.__struct_fields__)
+
+
+def test_no_key_of_a_model_in_the_plan_is_left_out_of_the_comparison_unsaid() -> None:
+    compared = {"precision", "workspace_mb", "profiles", "accuracy_tolerance"}
+    assert compared | NOT_OF_THE_ENGINE.keys() == set(ModelSection.__struct_fields__)
 
 
 def test_a_source_and_a_dataset_that_only_moved_are_used_again() -> None:

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from messages import EngineBuildError, EngineStoreError, OutOfMemoryError, TensorSpec
+from messages import EngineBuildError, EngineStoreError, OutOfMemoryError, RuntimeNotAvailableError, TensorSpec
 from runtimes.fake_runtime import FAKE_HOST
 from runtimes.flight_plan import FlightPlan, ModelSection
 from runtimes.measurements import PowerMode
@@ -225,6 +225,24 @@ def test_an_engine_that_was_timed_in_another_power_mode_is_built_again_and_does_
     assert outdated_models(fake_plan, first, detect_power=lambda: MAXN) == {}
     _, told = run(fake_plan, FakeBuilder(power=LOW), power=LOW)
     assert decisions(told)["vpr"] == ("compile", both)
+
+
+def test_a_power_mode_that_cannot_be_read_is_refused_before_anything_is_compiled(fake_plan: FlightPlan) -> None:
+    """The sign-off of each build records it, whether or not the plan lets another mode fly."""
+
+    def unreadable() -> PowerMode:
+        raise RuntimeNotAvailableError("/var/lib/nvpmodel/status: expected the power mode")
+
+    for allowed in (False, True):
+        builder = FakeBuilder()
+        with pytest.raises(RuntimeNotAvailableError, match="nvpmodel/status"):
+            provision(
+                with_flight(fake_plan, allow_other_power_mode=allowed),
+                progress=lambda _: None,
+                builder=builder,
+                detect_power=unreadable,
+            )
+        assert builder.requests == ()
 
 
 def test_a_tolerance_below_the_recorded_error_is_built_again_and_does_not_take_off(fake_plan: FlightPlan) -> None:
