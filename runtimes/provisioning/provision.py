@@ -65,7 +65,9 @@ def provision(
     with stage_generation(store, timeout_s=lock_timeout_s, waiting=waiting) as staged:
         if waits:
             requests = _requests(plan, detect_power)  # the other one may have compiled for hours
-        run = _Run(plan, here, store, staged, builder, build_timeout_s, progress)
+        stored = StoredEngines(store, staged)
+        build = ModelBuild(plan, here, store, staged, stored, builder, build_timeout_s, progress)
+        run = _Run(here, staged, stored, build, progress)
         decisions = run.decide(requests)
         if staged.former is not None and _covers(staged.former, decisions):
             staged.remove_drafts()
@@ -93,19 +95,17 @@ class _Run:
 
     def __init__(
         self,
-        plan: FlightPlan,
         here: RuntimeProbed,
-        store: EngineStore,
         staged: StagedGeneration,
-        builder: Builder,
-        build_timeout_s: float,
+        stored: StoredEngines,
+        build: ModelBuild,
         progress: Callable[[ProvisionProgress], None],
     ) -> None:
         self._here = here
         self._staged = staged
+        self._stored = stored
+        self._build = build
         self._progress = progress
-        self._stored = StoredEngines(store, staged)
-        self._build = ModelBuild(plan, here, store, staged, self._stored, builder, build_timeout_s, progress)
 
     def decide(self, requests: list[EngineRequest]) -> dict[str, Decision]:
         decisions: dict[str, Decision] = {}
