@@ -117,6 +117,9 @@ def run_request(
                 # Whatever it left behind would go on writing into folders that are about to be removed.
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(child.pid, signal.SIGKILL)
+                # After a Ctrl-C `Popen` itself waits a quarter of a second; the child may be writing until it ends.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(_EXIT_TIMEOUT_S)
     return _judge(child.returncode, output, data, subject)
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,8 +16,10 @@ from messages import CalibrationCacheError, EngineBuildError, RuntimeNotAvailabl
 from runtimes.config import C7InferenceConfig
 from runtimes.host import detect_host
 from runtimes.inference_runtime import BuildConfig
+from runtimes.provisioning import build_one
 from runtimes.provisioning.build_child import build_engine, probe_runtime, run_request
 from runtimes.provisioning.build_request import (
+    ANSWER_MAX_BYTES,
     BuildEngine,
     EngineBuilt,
     ProbeRuntime,
@@ -159,6 +164,25 @@ def test_a_chatty_process_that_left_the_childs_group_does_not_keep_the_provision
     assert build_engine(REQUEST, command=command, timeout_s=50) == EngineBuilt("vpr.engine")
 
 
+def test_an_interrupted_build_has_ended_when_the_interrupt_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Popen would give it a quarter of a second: here none at all."""
+    started: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(popen(*arguments, **options))
+        started[0]._sigint_wait_secs = 0  # type: ignore[attr-defined]
+        return started[0]
+
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(REQUEST, command=child("time.sleep(600)"), heartbeat=interrupt)
+    assert started[0].returncode == -signal.SIGKILL
+
+
 def test_a_garbled_answer_is_refused() -> None:
     with pytest.raises(EngineBuildError, match="garbled"):
         build_engine(REQUEST, command=child("os.write(int(sys.argv[-2]), b'{\"type\": ')"))
@@ -202,3 +226,16 @@ def test_a_runtime_is_probed_by_really_building_it() -> None:
 def test_a_runtime_that_cannot_run_here_is_refused_with_its_own_error() -> None:
     with pytest.raises(RuntimeNotAvailableError, match="does not contain the runtime tensorrt yet"):
         probe_runtime(C7InferenceConfig(runtime="tensorrt", device="cuda"))
+
+
+def test_an_error_of_any_length_and_content_survives_the_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: C7InferenceConfig) -> None:
+        raise CalibrationCacheError("expected this, \x1b[2K found " + "\U0010fffe" * 100_000)
+
+    monkeypatch.setattr(build_one, "build_inference_runtime", refuse)
+    data = encode(build_one.answer_request(ProbeRuntime(CONFIG)))
+    assert len(data) <= ANSWER_MAX_BYTES
+    answer = decode_answer(data)
+    assert isinstance(answer, RequestFailed)
+    assert isinstance(answer.error(), CalibrationCacheError)
+    assert answer.text.startswith("expected this, \\x1b[2K found ")
