@@ -77,9 +77,18 @@ class WireFormatError(C7Error):
     """Bytes that claim to be a message are too long, malformed or of the wrong type."""
 
 
+def printable(text: str, max_chars: int | None = None) -> str:
+    """Text that somebody else wrote, fit for an error, a log and a terminal: on one line, and nothing steers either.
+
+    Line ends, escape sequences, marks that turn the direction of writing, and a file name's bytes that are no text
+    are written as escapes. At most `max_chars` are left, where given.
+    """
+    clipped = text if max_chars is None or len(text) <= max_chars else text[: max_chars - 1] + "…"
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in clipped)
+
+
 def describe_error(error: BaseException) -> str:
     """One bounded line for messages and logs: the error's own text, with its type where the type says more."""
-    text = " ".join(str(error).split())
-    text = text.encode("utf-8", "backslashreplace").decode()  # a file's name may hold bytes that are no text
+    text = printable(" ".join(str(error).split()))
     line = text if isinstance(error, C7Error) and text else f"{type(error).__name__}: {text}"
     return line if len(line) <= DETAIL_MAX_CHARS else line[: DETAIL_MAX_CHARS - 1] + "…"

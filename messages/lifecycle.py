@@ -12,7 +12,7 @@ import msgspec
 from messages.infer import Counter, Detail
 from messages.tensor import Name
 
-Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Models = Annotated[tuple[Name, ...], msgspec.Meta(max_length=256)]
 
 

@@ -12,10 +12,12 @@ import click
 import msgspec
 from loguru import logger
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
 from rich.table import Column, Table
 
 from messages.clock import NS_PER_S
+from messages.errors import printable
 from runtimes.flight_plan import FlightPlan
 from runtimes.flight_plan_file import read_flight_plan
 from runtimes.provisioning.progress import ProvisionProgress
@@ -113,7 +115,7 @@ class ProvisionView(AbstractContextManager["ProvisionView"]):
         if progress.step == "calibration_cache_refused":
             logger.error("C7 calibration cache refused, calibrating anew; model={} {}", progress.model, progress.reason)
         if self._status is not None and progress.step not in (*_NOTICES, "failed"):
-            self._status.update(line)
+            self._status.update(escape(printable(line)))
         elif self._worth_a_line(progress):
             self._print_line(line)
 
@@ -159,7 +161,7 @@ class ProvisionView(AbstractContextManager["ProvisionView"]):
         for row in report.models:
             error = "" if row.worst_error is None else f"{row.worst_error:.2g}"
             size = f"{row.size_bytes / MIB:.1f} MiB"
-            table.add_row(row.model, row.decision, row.reason, size, error, _duration(row.build_s))
+            table.add_row(row.model, row.decision, escape(printable(row.reason)), size, error, _duration(row.build_s))
         self._console.print(table)
         state = "the store is up to date" if report.up_to_date else "committed"
         self._print_line(f"{state}: generation {report.generation} is current")
@@ -167,7 +169,7 @@ class ProvisionView(AbstractContextManager["ProvisionView"]):
         self._print_line(f"{report.path}; {used}")
 
     def _print_line(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def describe(progress: ProvisionProgress) -> str:

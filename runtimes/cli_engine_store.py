@@ -9,6 +9,7 @@ import msgspec
 from rich.markup import escape
 from rich.table import Column, Table
 
+from messages.errors import printable
 from runtimes.cli_engines import JSON, PLACE, Place, find_place
 from runtimes.store.inventory import StoredGeneration, StoreInventory, take_inventory
 from runtimes.store.rollback import RolledBack, roll_back
@@ -41,7 +42,7 @@ def _print_inventory(inventory: StoreInventory) -> None:
     else:
         console.print("the store holds no engines yet; run c7 provision FLIGHT.toml", highlight=False)
     for problem in _problems(inventory):
-        console.print(f"DAMAGED  {problem}", markup=False, highlight=False, soft_wrap=True, style="red")
+        console.print(f"DAMAGED  {printable(problem)}", markup=False, highlight=False, soft_wrap=True, style="red")
     size = f", {describe_bytes(inventory.size_bytes)}" if inventory.generations else ""
     console.print(f"{inventory.store}{size}", markup=False, highlight=False, soft_wrap=True)
 
@@ -84,7 +85,7 @@ def rollback(place: Path, number: int | None, as_json: bool) -> None:
 def _print_rollback(done: RolledBack, place: Place) -> None:
     console = store_console()
     for number, problem in done.skipped.items():
-        text = f"DAMAGED  generation {number} was passed over: {problem}"
+        text = f"DAMAGED  generation {number} was passed over: {printable(problem)}"
         console.print(text, markup=False, highlight=False, soft_wrap=True, style="red")
     if done.former == done.generation:
         console.print(f"generation {done.generation} is current already, and whole", highlight=False)

@@ -8,7 +8,7 @@ import click
 import msgspec
 from rich.table import Table
 
-from messages.errors import ConfigError
+from messages.errors import ConfigError, printable
 from runtimes.flight_plan_file import read_flight_plan
 from runtimes.store.engine_store import EngineStore
 from runtimes.store.manifest import MANIFEST_NAME
@@ -125,7 +125,7 @@ def _print_check(checked: StoreCheck) -> None:
     console.print(table)
     for problems in (checked.problems, *(each.problems for each in checked.generations)):
         for text in problems.values():
-            console.print(f"DAMAGED  {text}", markup=False, highlight=False, soft_wrap=True, style="red")
+            console.print(f"DAMAGED  {printable(text)}", markup=False, highlight=False, soft_wrap=True, style="red")
     console.print("the store is whole" if checked.ok else "the store is not as it should be", highlight=False)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from messages import ConfigError
+from messages.errors import printable
 from messages.tensor import TENSORS_MAX
 from runtimes.store.durable_files import write_atomically
 from runtimes.store.regular_file import read_regular_file
@@ -59,7 +60,8 @@ def decode_npz(path: Path, data: bytes, *, max_bytes: int, arrays_max: int = TEN
         archive = zipfile.ZipFile(io.BytesIO(data))
     except _DAMAGED as error:
         raise ConfigError(
-            f"{path}: expected an .npz file as numpy.savez writes it, found another kind or one cut off ({error})"
+            f"{path}: expected an .npz file as numpy.savez writes it, found another kind or one cut off"
+            f" ({printable(str(error), 300)})"
         ) from error
     with archive:
         members = archive.infolist()
@@ -78,7 +80,9 @@ def decode_npz(path: Path, data: bytes, *, max_bytes: int, arrays_max: int = TEN
         for member in members:
             name = member.filename.removesuffix(".npy")
             if name in arrays:
-                raise ConfigError(f"{path}: expected each array once, found {name} twice; write the file again")
+                raise ConfigError(
+                    f"{path}: expected each array once, found {printable(name, 128)} twice; write the file again"
+                )
             arrays[name] = _read_array(path, archive, member, name)
     return arrays
 
@@ -94,17 +98,18 @@ def _promised_members(data: bytes) -> int:
 
 def _read_array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> np.ndarray:
     magic = np.lib.format.MAGIC_PREFIX
+    shown = printable(name, 128)
     try:
         with archive.open(member) as file:
             if file.read(len(magic)) != magic:
-                raise ConfigError(f"{path}: {name} is no array; expected an .npz file as numpy.savez writes it")
+                raise ConfigError(f"{path}: {shown} is no array; expected an .npz file as numpy.savez writes it")
         with archive.open(member) as file:
             array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
             rest = file.read(1)  # zipfile compares the checksum when the end is reached
     except _DAMAGED as error:
-        raise ConfigError(f"{path}: array {name} cannot be read: {error}") from error
+        raise ConfigError(f"{path}: array {shown} cannot be read: {printable(str(error), 300)}") from error
     if rest:
-        raise ConfigError(f"{path}: array {name} cannot be read: expected {array.nbytes} bytes of data, found more")
+        raise ConfigError(f"{path}: array {shown} cannot be read: expected {array.nbytes} bytes of data, found more")
     return array
 
 

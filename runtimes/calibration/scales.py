@@ -18,6 +18,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from messages.errors import printable
+
 _HEADER = re.compile(r"TRT-(?P<version>[0-9]{1,8})-(?P<calibrator>[A-Za-z][A-Za-z0-9]{0,63})")
 _LINE = re.compile(r"(?P<tensor>.+): (?P<bits>[0-9a-f]{1,8})")
 
@@ -60,10 +62,11 @@ def parse_table(data: bytes) -> CalibrationTable:
         if match is None:
             raise ValueError(f"line {number}: expected '<tensor>: <scale in hexadecimal>', found {line[:120]!r}")
         tensor, scale = match["tensor"], _scale(match["bits"])
+        shown = printable(tensor, 80)
         if not math.isfinite(scale) or math.copysign(1.0, scale) < 0:
-            raise ValueError(f"line {number}: tensor {tensor[:80]}: expected a scale of 0 or more, found {scale}")
+            raise ValueError(f"line {number}: tensor {shown}: expected a scale of 0 or more, found {scale}")
         if tensor in scales:
-            raise ValueError(f"line {number}: tensor {tensor[:80]}: expected one scale, found a second one")
+            raise ValueError(f"line {number}: tensor {shown}: expected one scale, found a second one")
         scales[tensor] = scale
     if not scales:
         raise ValueError("expected the scales of tensors, found none")

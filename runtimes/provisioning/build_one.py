@@ -15,12 +15,13 @@ import sys
 
 import msgspec
 
-from messages.errors import C7Error
+from messages.errors import C7Error, printable
 from runtimes.config import C7InferenceConfig, RuntimeName
 from runtimes.host import detect_host
 from runtimes.inference_factory import build_inference_runtime
 from runtimes.inference_runtime import HostTuple
 from runtimes.provisioning.build_request import (
+    ANSWER_MAX_BYTES,
     REQUEST_MAX_BYTES,
     Answer,
     BuildEngine,
@@ -36,6 +37,8 @@ from runtimes.provisioning.signed_off_build import build_signed_off, compile_fol
 
 _LIBRARY: dict[RuntimeName, str] = {"tensorrt": "tensorrt", "onnx_trt_ep": "onnxruntime", "pytorch_fp16": "torch"}
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+ERROR_MAX_CHARS = ANSWER_MAX_BYTES // 16
+"""Escaped twice, here and as JSON, a character takes 11 bytes at most."""
 
 
 def main(arguments: list[str]) -> int:
@@ -53,7 +56,7 @@ def answer_request(request: Request) -> Answer:
     try:
         return _probe(request) if isinstance(request, ProbeRuntime) else _build(request)
     except C7Error as error:
-        return RequestFailed(type(error).__name__, str(error))
+        return RequestFailed(type(error).__name__, printable(str(error), ERROR_MAX_CHARS))
 
 
 def _probe(request: ProbeRuntime) -> RuntimeProbed:

@@ -81,6 +81,17 @@ def test_an_internal_error_keeps_its_traceback_and_is_exit_code_70(
     assert "internal error: ZeroDivisionError: a mistake of ours" in text
 
 
+def test_an_error_keeps_its_lines_and_does_not_steer_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(**_: object) -> None:
+        raise TakeoffRefusedError("found \x1b[2K\x9b31m\u202e\nin a table")
+
+    monkeypatch.setattr(c7.commands["doctor"], "callback", refuse)
+    assert main(["doctor"]) == 1
+    assert capfd.readouterr().err == "c7: found \\x1b[2K\\x9b31m\\u202e\nin a table\n"
+
+
 def test_a_plan_that_is_not_there_is_unreadable_input(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for command in ("provision", "preflight", "fly"):
         assert main([command, str(tmp_path / "flight.toml")]) == 2

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import messages.errors
 from messages import C7Error, EngineDied, InferenceError, decode_json, describe_error, encode_json
-from messages.errors import DETAIL_MAX_CHARS
+from messages.errors import DETAIL_MAX_CHARS, printable
 
 ERRORS = [
     value for value in vars(messages.errors).values() if inspect.isclass(value) and issubclass(value, BaseException)
@@ -48,3 +48,15 @@ def test_every_error_has_one_root_and_says_what_it_means(error: type[C7Error]) -
     assert issubclass(error, C7Error)
     assert error.__doc__
     assert getattr(messages, error.__name__) is error
+
+
+@given(st.text())
+def test_printable_text_is_one_line_that_steers_nothing(text: str) -> None:
+    assert printable(text).isprintable()
+    assert printable(text) == text or not text.isprintable()
+    assert describe_error(InferenceError(text)).isprintable()
+
+
+def test_printable_text_shows_what_it_escapes_and_has_a_bound() -> None:
+    assert printable("a\x1b[2K\n\x9b\u202eb\udc80") == "a\\x1b[2K\\n\\x9b\\u202eb\\udc80"
+    assert printable("abcdef", 4) == "abc…"

@@ -114,3 +114,13 @@ def test_an_array_that_claims_more_than_its_file_holds_is_refused() -> None:
         archive.writestr("image.npy", header.getvalue())
     with pytest.raises(ConfigError, match=r"inputs\.npz: array image cannot be read"):
         decode_npz(WHERE, buffer.getvalue(), max_bytes=10_000)
+
+
+def test_an_arrays_name_does_not_steer_a_log_or_a_terminal() -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("\x1b[2K\n" * 1000 + ".npy", b"no array")
+    with pytest.raises(ConfigError) as refused:
+        decode_npz(WHERE, buffer.getvalue(), max_bytes=10_000)
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 1000

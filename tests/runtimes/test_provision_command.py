@@ -15,7 +15,7 @@ from rich.console import Console
 
 from messages import ConfigError, EngineBuildError
 from runtimes import cli
-from runtimes.cli import ProvisionReport, ProvisionView, describe, provision
+from runtimes.cli import ProvisionedModel, ProvisionReport, ProvisionView, describe, provision
 from runtimes.config import C7InferenceConfig
 from runtimes.flight_plan import FlightPlan, FlightSection, ModelSection
 from runtimes.provisioning.progress import ProvisionProgress, Step
@@ -120,3 +120,35 @@ def fake_plan(folder: Path) -> FlightPlan:
         runtime=C7InferenceConfig(),
         models={"vpr": ModelSection(source=folder / "vpr.pt2", deadline_ms=50)},
     )
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_an_engine_says_of_itself_is_shown_as_it_is_and_steers_nothing(tmp_path: Path, terminal: bool) -> None:
+    reason = "runtime: engine [/red]onnx_trt_ep[cpu]\x1b[2K\r, configured onnx_trt_ep[tensorrt]"
+    shown = io.StringIO()
+    report = ProvisionReport(
+        generation=1,
+        path="/engines/gen-000001",
+        manifest_sha256="a" * 64,
+        up_to_date=False,
+        models=[
+            ProvisionedModel(
+                model="vpr",
+                decision="compile",
+                reason=reason,
+                engine="vpr.engine",
+                size_bytes=1,
+                worst_error=None,
+                build_s=1.0,
+            )
+        ],
+        notices=[],
+        stored_bytes=1,
+        storage_budget_mb=1,
+    )
+    with ProvisionView(Console(file=shown, force_terminal=terminal, width=200)) as view:
+        for step in ("decided", "failed"):
+            view.show(ProvisionProgress(step=step, model="vpr", decision="compile", reason=reason))
+        view.print(report)
+    assert "\x1b[2K\r, configured" not in shown.getvalue()
+    assert shown.getvalue().count("[/red]onnx_trt_ep[cpu]\\x1b[2K\\r, configured onnx_trt_ep[tensorrt]") >= 2

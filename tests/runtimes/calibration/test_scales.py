@@ -107,3 +107,9 @@ def test_tensors_without_a_scale_are_found_and_zero_is_no_scale() -> None:
     table = parse_table(REAL)
     assert missing_scales(table, ["input_1:0", "366", "descriptor"]) == ("366", "descriptor")
     assert missing_scales(table, ["input_1:0"]) == ()
+
+
+def test_a_tensors_name_does_not_steer_a_log_or_a_terminal() -> None:
+    with pytest.raises(ValueError, match="tensor ") as refused:
+        parse_table(b"TRT-100300-EntropyCalibration2\n\x1b[2K\r: 7f800000\n")
+    assert str(refused.value).isprintable()
