@@ -11,7 +11,7 @@ import msgspec
 from messages import Tensor, ThermalState
 from messages.lifecycle import Sha256
 from messages.tensor import RANK_MAX, Name, TensorSpecs
-from runtimes.measurements import AccuracyRecord, MemoryUse, PowerMode
+from runtimes.measurements import INT_MAX, AccuracyRecord, Bytes, MemoryUse, PowerMode
 
 Precision = Literal["fp16", "int8", "mixed", "fp32"]
 """`fp32` is legal exactly where the device is `cpu`; it is this project's addition to the specification."""
@@ -30,7 +30,7 @@ class BuildConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """
 
     precision: Precision = "fp16"
-    workspace_mb: Annotated[int, msgspec.Meta(ge=1)] = 1024
+    workspace_mb: Annotated[int, msgspec.Meta(ge=1, le=INT_MAX)] = 1024
     calibration_dataset: Path | None = None
     optimization_profiles: tuple[ProfileRange, ...] = ()
 
@@ -43,8 +43,8 @@ class HostTuple(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     processor's on a machine without one. `runtime_version` is the version of the library that runs the engine.
     """
 
-    sm: int
-    sm_count: int
+    sm: Annotated[int, msgspec.Meta(ge=0, le=INT_MAX)]
+    sm_count: Annotated[int, msgspec.Meta(ge=0, le=INT_MAX)]
     device_name: str
     jetpack: str
     l4t: str
@@ -69,7 +69,7 @@ class EngineCacheEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     model: Name
     path: Path
     engine_sha256: Sha256
-    engine_size_bytes: int
+    engine_size_bytes: Bytes
     source_name: str
     source_sha256: Sha256
     runtime_label: str
@@ -78,7 +78,7 @@ class EngineCacheEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     inputs: TensorSpecs
     outputs: TensorSpecs
     build_tool: str
-    build_ns: int
+    build_ns: Annotated[int, msgspec.Meta(ge=0, le=INT_MAX)]
     dataset_sha256: Sha256 | None = None
     calibration_sha256: Sha256 | None = None
     timing_cache_sha256: Sha256 | None = None

@@ -22,7 +22,7 @@ from runtimes.provisioning.candidates import StoredEngines
 from runtimes.provisioning.decision import EngineRequest, differences
 from runtimes.provisioning.engine_request import calibration_data
 from runtimes.provisioning.progress import ProvisionProgress, Step
-from runtimes.store.engine_artifact import read_calibration, read_entry
+from runtimes.store.engine_artifact import read_calibration, read_stored_entry
 from runtimes.store.engine_store import EngineStore, store_errors
 from runtimes.store.staged_generation import StagedGeneration
 from runtimes.store.storage_budget import room_bytes, stored_bytes
@@ -102,7 +102,7 @@ class ModelBuild:
             timeout_s=self._timeout_s,
             heartbeat=self._heartbeat(request),
         )
-        entry = read_entry(self._staged.directory / built.engine)
+        entry = read_stored_entry(self._staged.directory / built.engine)
         self._refuse_another(request, entry)
         if built.no_accuracy_because:
             self._tell("accuracy_not_measured", request, built.no_accuracy_because)

@@ -16,7 +16,13 @@ from messages.errors import EngineDeserializeError
 from runtimes.inference_runtime import EngineCacheEntry
 from runtimes.store.disk import Disk
 from runtimes.store.durable_files import hidden_path
-from runtimes.store.engine_artifact import artifact_files, encode_metadata, read_entry, sidecar_of, verify_artifact
+from runtimes.store.engine_artifact import (
+    artifact_files,
+    encode_metadata,
+    read_stored_entry,
+    sidecar_of,
+    verify_artifact,
+)
 from runtimes.store.sha256_sidecar import sha256_of
 
 DRAFTS_NAME = ".drafts"
@@ -60,7 +66,7 @@ class DraftEngines:
         for kept in self._kept():
             try:
                 (name,) = _engine_names(self._disk, kept)
-                entry = read_entry(kept / name)
+                entry = read_stored_entry(kept / name)
                 verify_artifact(entry)
             except (EngineDeserializeError, ValueError):
                 self._disk.remove_tree(kept)

@@ -9,12 +9,13 @@ x.engine.sha256          the sidecar over all of these; it is renamed into place
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from messages.errors import ConfigError, EngineDeserializeError
+from messages.errors import ConfigError, EngineDeserializeError, printable
 from messages.lifecycle import Sha256
 from runtimes.host import host_differences
 from runtimes.inference_runtime import EngineCacheEntry, HostTuple
@@ -80,9 +81,14 @@ def sidecar_of(entry: EngineCacheEntry, metadata: bytes) -> Sha256Sidecar:
 def read_entry(engine_path: Path) -> EngineCacheEntry:
     """Read what an engine is from its metadata, checked against the sidecar; the engine itself is not read yet.
 
-    Raises EngineDeserializeError naming the file, what was expected and what was found.
+    `engine_path` may lead through linked folders, and the entry's path has none; its files must be no links. Raises
+    EngineDeserializeError naming the file, what was expected and what was found.
     """
-    path = engine_path.absolute()
+    return read_stored_entry(Path(os.path.realpath(engine_path.parent)) / engine_path.name)
+
+
+def read_stored_entry(path: Path) -> EngineCacheEntry:
+    """As `read_entry`, of an absolute path in a store, where the folder that the files lie in must be no link."""
     sidecar = _read(Sha256Sidecar.path_for(path), max_bytes=SIDECAR_MAX_BYTES)
     return decode_entry(path, _read(metadata_path(path), max_bytes=METADATA_MAX_BYTES), sidecar)
 
@@ -96,15 +102,15 @@ def decode_entry(engine_path: Path, metadata: bytes, sidecar: bytes) -> EngineCa
     if digests != expected:
         differing = sorted(name for name in digests.keys() | expected.keys() if digests.get(name) != expected.get(name))
         raise EngineDeserializeError(
-            f"{Sha256Sidecar.path_for(engine_path)}: metadata and sidecar disagree on {', '.join(differing)}: expected"
-            f" {_listed(expected, differing)}, found {_listed(digests, differing)}; {REMEDY}"
+            f"{Sha256Sidecar.path_for(engine_path)}: metadata and sidecar disagree on {', '.join(differing)[:600]}:"
+            f" expected {_listed(expected, differing)}, found {_listed(digests, differing)}; {REMEDY}"
         )
     return entry
 
 
 def read_verified(entry: EngineCacheEntry) -> bytes:
     """The bytes of an engine, whole and unaltered, whichever host it is for. Raises EngineDeserializeError."""
-    on_disk = read_entry(entry.path)
+    on_disk = read_stored_entry(entry.path)
     if on_disk != entry:
         fields = [name for name in entry.__struct_fields__ if getattr(entry, name) != getattr(on_disk, name)]
         raise EngineDeserializeError(
@@ -174,7 +180,7 @@ def _compare(path: Path, data: bytes, expected: Sha256) -> None:
 
 
 def _listed(digests: dict[str, Sha256], names: list[str]) -> str:
-    return ", ".join(digests.get(name, "none") for name in names)
+    return ", ".join(digests.get(name, "none") for name in names[:4])
 
 
 def _decode_metadata(engine_path: Path, data: bytes) -> EngineCacheEntry:
@@ -184,14 +190,21 @@ def _decode_metadata(engine_path: Path, data: bytes) -> EngineCacheEntry:
         found_format = fields.pop("format", None)
         if found_format != METADATA_FORMAT:
             raise EngineDeserializeError(
-                f"{where}: expected metadata format {METADATA_FORMAT}, found {found_format!r}; {REMEDY}"
+                f"{where}: expected metadata format {METADATA_FORMAT}, found {found_format!r:.60}; {REMEDY}"
             )
         if "path" in fields:
             raise msgspec.ValidationError("Object contains unknown field `path`")
         entry = msgspec.convert({**fields, "path": str(engine_path)}, EngineCacheEntry, dec_hook=decode_path)
         expected = EngineFilenameSchema.for_host(entry.model, entry.host, entry.build_config.precision).format()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ConfigError) as error:
-        raise EngineDeserializeError(f"{where}: not an engine's metadata: {str(error)[:300]}; {REMEDY}") from error
+        raise EngineDeserializeError(
+            f"{where}: not an engine's metadata: {printable(str(error), 300)}; {REMEDY}"
+        ) from error
+    if encode_metadata(entry) != data:
+        raise EngineDeserializeError(
+            f"{where}: not an engine's metadata as it is written: expected the {len(encode_metadata(entry))} bytes that"
+            f" say this and no others, found {len(data)}; {REMEDY}"
+        )
     if engine_path.name != expected:
         raise EngineDeserializeError(
             f"{engine_path}: its name contradicts its metadata: expected {expected}, found {engine_path.name}; {REMEDY}"
@@ -208,7 +221,7 @@ def _decode_sidecar(engine_path: Path, data: bytes) -> dict[str, Sha256]:
     expected = [engine_path.name, metadata_path(engine_path).name]
     if list(digests)[:2] != expected:
         raise EngineDeserializeError(
-            f"{where}: expected the hashes of {' and '.join(expected)}, found {', '.join(digests)}; {REMEDY}"
+            f"{where}: expected the hashes of {' and '.join(expected)}, found {', '.join(digests)[:600]}; {REMEDY}"
         )
     return digests
 

@@ -2,13 +2,17 @@
 
     engines/current                 the one commit: `<sha256>  gen-000007/manifest.json`
     engines/gen-000007/             engines, their metadata and sidecars, and the manifest over all of them
+    engines/gen-000007/manifest.sig the signature of the manifest, where the ground station gave one
+    engines/timing/                 what former builds timed, for the next build alone (`timing_cache`)
     engines/.staging-*/             what a provisioner has not committed; the next one removes it
+    engines/.drafts/                engines that a provisioner has finished and not committed (`draft_engines`)
     engines/.drafts/                engines that a provisioner had finished when it was ended; the next one takes them
     engines/.pruned-*               what a prune is removing; no generation any more
     engines/timing/                 what former builds timed on this machine
     engines/.lock                   held (flock) by the one provisioner, signer, rollback or prune at work
 
-Replacing `current` is the only commit. Readers need no lock: a committed generation is never written again.
+Replacing `current` is the only commit. Readers need no lock: a committed generation is never written again, but for
+its signature.
 """
 
 from __future__ import annotations
@@ -40,8 +44,8 @@ CURRENT_NAME = "current"
 CURRENT_MAX_BYTES = 256
 REMEDY = "provision again: c7 provision FLIGHT.toml"
 
-_CURRENT = re.compile(rf"([0-9a-f]{{64}})  (gen-(\d{{6}}))/{re.escape(MANIFEST_NAME)}\n")
-_GENERATION = re.compile(r"gen-(\d{6})")
+_CURRENT = re.compile(rf"([0-9a-f]{{64}})  (gen-([0-9]{{6}}))/{re.escape(MANIFEST_NAME)}\n")
+_GENERATION = re.compile(r"gen-([0-9]{6})")
 
 
 class Generation(msgspec.Struct, frozen=True):

@@ -7,11 +7,16 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from messages.errors import EngineStoreError
+from messages.errors import EngineStoreError, printable
 from messages.lifecycle import Sha256
-from messages.tensor import Name
 from runtimes.inference_runtime import EngineCacheEntry
-from runtimes.store.engine_artifact import SELF_TEST_MAX_BYTES, artifact_files, engine_files, optional_files
+from runtimes.store.engine_artifact import (
+    ENGINE_MAX_BYTES,
+    SELF_TEST_MAX_BYTES,
+    artifact_files,
+    engine_files,
+    optional_files,
+)
 from runtimes.store.engine_filename import FILENAME_MAX_CHARS
 from runtimes.store.regular_file import read_regular_file
 from runtimes.store.sha256_sidecar import sha256_of
@@ -22,12 +27,15 @@ MANIFEST_MAX_BYTES = 256 * 1024
 
 FileName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*\Z", max_length=FILENAME_MAX_CHARS + 16)]
 """A name inside the generation's own folder: no separator, nothing hidden, no `..`."""
-GenerationNumber = Annotated[int, msgspec.Meta(ge=1, le=999_999)]
+ModelName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", max_length=FILENAME_MAX_CHARS)]
+"""What `check_model_name` takes."""
+GENERATION_MAX = 999_999
+GenerationNumber = Annotated[int, msgspec.Meta(ge=1, le=GENERATION_MAX)]
 
 
 class ManifestFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: FileName
-    size_bytes: Annotated[int, msgspec.Meta(ge=1)]
+    size_bytes: Annotated[int, msgspec.Meta(ge=1, le=ENGINE_MAX_BYTES)]
     sha256: Sha256
 
 
@@ -36,7 +44,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     format: Literal[1] = 1
     number: GenerationNumber
-    engines: Annotated[dict[Name, FileName], msgspec.Meta(max_length=64)]
+    engines: Annotated[dict[ModelName, FileName], msgspec.Meta(max_length=64)]
     files: Annotated[tuple[ManifestFile, ...], msgspec.Meta(max_length=256)]
 
     def listed(self) -> dict[str, ManifestFile]:
@@ -64,7 +72,12 @@ def decode_manifest(path: Path, data: bytes) -> Manifest:
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise EngineStoreError(f"{path}: not a manifest: {str(error)[:300]}") from error
+        raise EngineStoreError(f"{path}: not a manifest: {printable(str(error), 300)}") from error
+    if manifest.encode() != data:
+        raise EngineStoreError(
+            f"{path}: not a manifest as it is written: expected the {len(manifest.encode())} bytes that say this and no"
+            f" others, found {len(data)}; something else than c7 wrote it"
+        )
     listed = manifest.listed()
     engines = [Path(name) for name in manifest.engines.values()]
     needed = {file.name for engine in engines for file in engine_files(engine)}

@@ -17,7 +17,9 @@ from runtimes.store.durable_files import write_files_atomically
 from runtimes.store.regular_file import read_regular_file
 
 SIDECAR_MAX_BYTES = 64 * 1024
-_LINE = re.compile(r"([0-9a-f]{64})  ([^\x00-\x1f\x7f/\\]{1,255})")
+NAME_MAX_BYTES = 255
+"""Linux has no longer file names."""
+_LINE = re.compile(r"([0-9a-f]{64})  ([^/\\\n]+)")
 
 
 class Sha256Sidecar(msgspec.Struct, frozen=True):
@@ -39,11 +41,16 @@ class Sha256Sidecar(msgspec.Struct, frozen=True):
         return cls({name: sha256_of(data) for name, data in contents.items()})
 
     def format(self) -> bytes:
-        """Raises ValueError for a name that has a path separator or a control character."""
+        """Raises ValueError where it lists nothing, or a name that no file of the folder has or that hides what it is.
+
+        Those are `.`, `..`, more than 255 bytes, a path separator, and anything that does not print.
+        """
         lines = [f"{digest}  {name}" for name, digest in self.digests.items()]
         for line in lines:
-            if not _LINE.fullmatch(line):
-                raise ValueError(f"expected a plain file name and a SHA-256 in lower case, got {line!r}")
+            if _read_line(line) is None:
+                raise ValueError(f"expected a plain file name and a SHA-256 in lower case, got {line[:120]!r}")
+        if not lines:
+            raise ValueError("expected a sidecar over one file or more, got none")
         return "".join(f"{line}\n" for line in lines).encode()
 
     @classmethod
@@ -52,10 +59,10 @@ class Sha256Sidecar(msgspec.Struct, frozen=True):
         *lines, rest = data.decode("utf-8", errors="strict").split("\n")
         digests: dict[str, Sha256] = {}
         for line in lines:
-            match = _LINE.fullmatch(line)
-            if match is None or match[2] in digests:
-                raise ValueError(f"expected lines '<sha256>  <file name>', got {line[:120]!r}")
-            digests[match[2]] = match[1]
+            found = _read_line(line)
+            if found is None or found[0] in digests:
+                raise ValueError(f"expected lines '<sha256>  <file name>', each name once, got {line[:120]!r}")
+            digests[found[0]] = found[1]
         if rest or not digests:
             raise ValueError("expected one or more lines, each ended by a newline; it is cut off or empty")
         return cls(digests)
@@ -74,7 +81,9 @@ class Sha256Sidecar(msgspec.Struct, frozen=True):
         """Compare what was read from `path` with what is recorded. Raises EngineDeserializeError naming both."""
         expected = self.digests.get(path.name)
         if expected is None:
-            raise EngineDeserializeError(f"{path}: its sidecar does not list it; listed: {', '.join(self.digests)}")
+            raise EngineDeserializeError(
+                f"{path}: its sidecar does not list it; listed: {', '.join(self.digests)[:300]}"
+            )
         found = sha256_of(data)
         if found != expected:
             raise EngineDeserializeError(f"{path}: content altered: expected sha256 {expected}, found {found}")
@@ -100,6 +109,14 @@ def read_with_sidecar(path: Path, *, max_bytes: int) -> bytes:
         raise EngineDeserializeError(f"{path}: {error.strerror}") from error
     sidecar.verify(path, data)
     return data
+
+
+def _read_line(line: str) -> tuple[str, Sha256] | None:
+    """Name and digest; None for a line that no sidecar has."""
+    match = _LINE.fullmatch(line)
+    if match is None or match[2] in (".", "..") or not match[2].isprintable():
+        return None
+    return (match[2], match[1]) if len(os.fsencode(match[2])) <= NAME_MAX_BYTES else None
 
 
 def _in_real_folder(path: Path) -> Path:

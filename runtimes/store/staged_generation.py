@@ -30,7 +30,7 @@ from messages.lifecycle import Sha256
 from runtimes.inference_runtime import EngineCacheEntry
 from runtimes.store.draft_engines import DRAFTS_NAME, DraftEngines
 from runtimes.store.durable_files import discard, write_atomically, write_hidden
-from runtimes.store.engine_artifact import artifact_files, read_entry, verify_artifact
+from runtimes.store.engine_artifact import artifact_files, read_stored_entry, verify_artifact
 from runtimes.store.engine_store import (
     CURRENT_MAX_BYTES,
     CURRENT_NAME,
@@ -39,7 +39,7 @@ from runtimes.store.engine_store import (
     format_current,
     store_errors,
 )
-from runtimes.store.manifest import MANIFEST_NAME, describe_files
+from runtimes.store.manifest import GENERATION_MAX, MANIFEST_NAME, describe_files
 from runtimes.store.regular_file import read_regular_file
 from runtimes.store.retention import PRUNED_PREFIX
 from runtimes.store.sha256_sidecar import sha256_of
@@ -77,7 +77,7 @@ class StagedGeneration:
         with store_errors(self._store.root, "written"):
             for path in artifact_files(entry):
                 self._disk.link(path, self.directory / path.name)
-        return read_entry(self.directory / entry.path.name)
+        return read_stored_entry(self.directory / entry.path.name)
 
     def keep_draft(self, entry: EngineCacheEntry) -> None:
         """From here on this engine of `directory`, finished and signed off, outlasts a kill of this run.
@@ -190,12 +190,18 @@ class StagedGeneration:
             named = self._store.read_current()
         except EngineStoreError:
             named = None  # it is about to be replaced; the folders tell which numbers were used
-        return 1 + max([0 if named is None else named[0], *self._store.numbers()])
+        number = 1 + max([0 if named is None else named[0], *self._store.numbers()])
+        if number > GENERATION_MAX:
+            raise EngineStoreError(
+                f"{self._store.root}: expected generations up to {GENERATION_MAX}, found them used up; name another"
+                " store in [flight] store"
+            )
+        return number
 
     def _verified_entries(self) -> dict[str, EngineCacheEntry]:
         entries: dict[str, EngineCacheEntry] = {}
         for path in sorted(self.directory.glob("*.engine")):
-            entry = read_entry(path)
+            entry = read_stored_entry(path)
             verify_artifact(entry)
             if entry.model in entries:
                 raise EngineStoreError(

@@ -58,7 +58,7 @@ def plan(tmp_path: Path) -> Path:
                     reference="fp32",
                     samples_sha256=None,
                     sample_count=1,
-                    outputs={"y": OutputError(relative_rms=0.00123, max_abs=1)},
+                    outputs={"y": OutputError(relative_rms=0.00123, max_abs=1.0)},
                 )
                 if model == "vpr":
                     memory = MemoryUse(load_bytes=1, run_bytes=1)

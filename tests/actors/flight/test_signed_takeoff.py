@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -172,11 +173,18 @@ def cut_the_signature_short(aircraft: Aircraft) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
+def _with_files_in_another_order(manifest: bytes) -> bytes:
+    """Another manifest, written as one is: it says the same, and has another hash."""
+    document = msgspec.json.decode(manifest)
+    document["files"].reverse()
+    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+
+
 def swap_manifest_and_current_under_the_signature(aircraft: Aircraft) -> None:
     """Whoever may write the store can make `current` fit any manifest, but not the signature."""
     aircraft.sign(2)
     path = aircraft.store.path_of(2) / "manifest.json"
-    path.write_bytes(path.read_bytes() + b"\n")
+    path.write_bytes(_with_files_in_another_order(path.read_bytes()))
     aircraft.make_current(2)
 
 
@@ -351,7 +359,7 @@ def test_a_flight_in_the_air_takes_no_other_manifest_however_well_it_is_signed(a
     aircraft.sign(2)
     generation = aircraft.take_off()
     path = generation.path / "manifest.json"
-    path.write_bytes(path.read_bytes() + b"\n")
+    path.write_bytes(_with_files_in_another_order(path.read_bytes()))
     aircraft.make_current(2)
     aircraft.sign(2)
     with pytest.raises(C7Error, match=r"gen-000002|generation 2"):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
@@ -22,6 +23,7 @@ from runtimes.store.engine_artifact import (
     metadata_path,
     read_engine,
     read_entry,
+    sidecar_of,
 )
 from runtimes.store.engine_writer import BuiltEngine, write_engine
 from runtimes.store.sha256_sidecar import Sha256Sidecar, sha256_of
@@ -180,7 +182,7 @@ def edit(entry: EngineCacheEntry, change: Callable[[dict[str, object]], object])
     path = metadata_path(entry.path)
     fields = msgspec.json.decode(path.read_bytes(), type=dict[str, object])
     change(fields)
-    data = msgspec.json.encode(fields)
+    data = msgspec.json.format(msgspec.json.encode(fields), indent=2) + b"\n"
     path.write_bytes(data)
     sidecar = Sha256Sidecar({entry.path.name: entry.engine_sha256, path.name: sha256_of(data)})
     Sha256Sidecar.path_for(entry.path).write_bytes(sidecar.format())
@@ -359,3 +361,51 @@ def test_any_failing_step_leaves_the_former_engine(tmp_path: Path, monkeypatch: 
     monkeypatch.undo()
     assert load(former) == b"former"
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_an_engine_that_is_named_through_a_linked_folder_is_read_from_where_it_lies(tmp_path: Path) -> None:
+    entry = write(tmp_path / "real")
+    (tmp_path / "link").symlink_to("real")
+    assert read_entry(tmp_path / "link" / entry.path.name) == entry
+    with pytest.raises(EngineDeserializeError, match="found a symbolic link"):
+        load(msgspec.structs.replace(entry, path=tmp_path / "link" / entry.path.name))
+
+
+@pytest.mark.parametrize(
+    "rewritten",
+    [
+        lambda data: data + b"\n",
+        lambda data: data.replace(b'"model": "vpr"', b'"model": "other",\n  "model": "vpr"'),
+        lambda data: data.replace(b'"format": 2,', b'"format": 2.0,'),
+        lambda data: data.replace(b'"build_ns": ', b'"build_ns":  '),
+    ],
+)
+def test_the_same_metadata_written_in_another_way_is_refused(
+    entry: EngineCacheEntry, rewritten: Callable[[bytes], bytes]
+) -> None:
+    path = metadata_path(entry.path)
+    data = rewritten(path.read_bytes())
+    assert data != path.read_bytes()
+    path.write_bytes(data)
+    Sha256Sidecar.path_for(entry.path).write_bytes(sidecar_of(entry, data).format())
+    with pytest.raises(EngineDeserializeError, match="not an engine's metadata as it is written"):
+        read_entry(entry.path)
+
+
+@pytest.mark.parametrize("place", [("build_ns",), ("engine_size_bytes",), ("host", "sm"), ("memory", "load_bytes")])
+@pytest.mark.parametrize("value", [-1, 2**63, 10**400])
+def test_a_number_that_no_machine_has_is_refused(entry: EngineCacheEntry, place: tuple[str, ...], value: int) -> None:
+    def change(document: dict[str, object]) -> None:
+        document["memory"] = {"load_bytes": 1, "run_bytes": 1, "device_load_bytes": 0, "device_run_bytes": 0}
+        inner = document
+        for name in place[:-1]:
+            inner = cast("dict[str, object]", inner[name])
+        inner[place[-1]] = 0  # what msgspec cannot write, it reads
+
+    edit(entry, change)
+    path = metadata_path(entry.path)
+    data = path.read_bytes().replace(b'"%s": 0' % place[-1].encode(), b'"%s": %d' % (place[-1].encode(), value))
+    path.write_bytes(data)
+    Sha256Sidecar.path_for(entry.path).write_bytes(sidecar_of(entry, data).format())
+    with pytest.raises(EngineDeserializeError, match=f"not an engine's metadata: .*{place[-1]}"):
+        read_entry(entry.path)

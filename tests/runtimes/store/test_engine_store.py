@@ -315,7 +315,7 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(store: EngineStore, na
     path = generation.path / "manifest.json"
     document = msgspec.json.decode(path.read_bytes())
     document["engines"]["vpr"] = name
-    data = msgspec.json.encode(document)
+    data = msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
     path.write_bytes(data)
     (store.root / "current").write_text(f"{sha256_of(data)}  gen-000001/manifest.json\n")
     with pytest.raises(EngineStoreError, match=r"manifest\.json: not a manifest"):
@@ -340,8 +340,8 @@ def test_a_manifest_that_contradicts_itself_is_refused(
     path = generation.path / "manifest.json"
     document = msgspec.json.decode(path.read_bytes())
     change(document)
-    path.write_bytes(msgspec.json.encode(document))
-    with pytest.raises(EngineStoreError, match=r"manifest\.json"):
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
+    with pytest.raises(EngineStoreError, match=r"manifest\.json: (?!not a manifest as)"):
         store.generation(1)
 
 
@@ -404,6 +404,7 @@ def kill_at_every_step(root: Path) -> None:
     print(outcomes[b"the former matcher"], outcomes[b"the next matcher"])
 
 
+@pytest.mark.chaos  # test_chaos_kills.py has a small version of it
 def test_a_kill_before_any_operation_leaves_the_former_or_the_next_generation(tmp_path: Path) -> None:
     done = subprocess.run(  # noqa: S603
         [sys.executable, __file__, str(tmp_path / "engines")],

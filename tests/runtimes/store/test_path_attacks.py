@@ -266,7 +266,7 @@ def manifest_naming(attacked: Attacked, engine: str) -> bytes:
     document["engines"]["vpr"] = engine
     for file in document["files"]:
         file["name"] = file["name"].replace(ENGINE, engine)
-    return msgspec.json.encode(document)
+    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -94,10 +94,42 @@ def test_a_file_without_its_sidecar_is_refused(tmp_path: Path) -> None:
         read_with_sidecar(tmp_path / "map.bin", max_bytes=100)
 
 
-@pytest.mark.parametrize("name", ["a/b", "a\nb", "", "a\\b"])
-def test_a_name_that_would_break_the_format_is_never_written(name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a/b",
+        "a\nb",
+        "",
+        "a\\b",
+        ".",
+        "..",
+        "a" * 256,
+        "é" * 128,
+        "a\x1b[2K",
+        "a\x9b2K",
+        "a\u202eb",
+        "a\u2028b",
+        "\udc80",
+    ],
+)
+def test_a_name_that_no_file_has_or_that_hides_what_it_is_is_neither_written_nor_read(name: str) -> None:
     with pytest.raises(ValueError, match="plain file name"):
         Sha256Sidecar({name: "0" * 64}).format()
+    with pytest.raises(ValueError, match=r"expected lines|can't decode"):
+        Sha256Sidecar.parse(f"{'0' * 64}  {name}\n".encode(errors="surrogateescape"))
+
+
+@pytest.mark.parametrize("name", ["...", ".hidden", "a" * 255, "é" * 127, "two words", "[bold]"])
+def test_every_other_name_is_written_and_read(name: str) -> None:
+    sidecar = Sha256Sidecar({name: "0" * 64})
+    assert Sha256Sidecar.parse(sidecar.format()) == sidecar
+
+
+def test_a_sidecar_over_nothing_is_neither_written_nor_read() -> None:
+    with pytest.raises(ValueError, match="expected a sidecar over one file or more, got none"):
+        Sha256Sidecar({}).format()
+    with pytest.raises(ValueError, match="it is cut off or empty"):
+        Sha256Sidecar.parse(b"")
 
 
 def test_writing_replaces_the_former_content_and_leaves_nothing_else(tmp_path: Path) -> None:
