@@ -97,7 +97,8 @@ def read_accepted(state: Path) -> AcceptedManifest | None:
 def record_accepted(state: Path, signed: SignedVersion) -> None:
     """Bring to disk that a takeoff accepts this manifest. One process at a time (hold the flight lock).
 
-    Raises TakeoffRefusedError, and changes nothing, for what `why_refused` refuses and where it cannot be written.
+    Raises TakeoffRefusedError for what `why_refused` refuses, and where it cannot be written; nothing is changed
+    then, unless only the disk's last confirmation failed: this version is the lowest from then on.
     """
     accepted = read_accepted(state)
     reason = why_refused(signed, accepted)
@@ -105,9 +106,10 @@ def record_accepted(state: Path, signed: SignedVersion) -> None:
     if reason:
         raise TakeoffRefusedError(f"{path}: {reason}")
     accepting = AcceptedManifest(signed.version, signed.manifest_sha256)
-    if accepting == accepted:
-        return
     try:
+        if accepting == accepted:
+            DISK.fsync_folder(path.parent)  # the takeoff that wrote it may have been killed before it was durable
+            return
         for left in path.parent.glob(f".{ACCEPTED_NAME}.*{PART_SUFFIX}"):  # by a takeoff that was killed in here
             DISK.unlink(left)
         write_atomically(path, accepting.format(), DISK)

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Final
 
 from messages import FlightProcessError
+from runtimes.store.disk import DISK
 
 LOCK_NAME: Final = "flight.lock"
 _PID_MAX_BYTES: Final = 32
@@ -26,7 +27,10 @@ class FlightLock:
     def __init__(self, directory: Path) -> None:
         self._path = directory / LOCK_NAME
         try:
+            missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in missing:  # a journal is worth nothing in a folder that a power cut takes away
+                DISK.fsync_folder(folder.parent)
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise self._unusable(error) from error

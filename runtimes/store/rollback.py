@@ -35,7 +35,8 @@ def roll_back(
 
     Holds the store's lock. Replacing `current` is one step that survives a power cut; a flight in the air keeps the
     generation that it took off with. Raises EngineStoreError where the generation is missing or damaged, where none
-    is left to go back to, and where the store is held by another or cannot be written: nothing has changed then.
+    is left to go back to, and where the store is held by another or cannot be written: nothing has changed then,
+    unless the error says which generation is current.
     """
     if not store.numbers():  # before a lock file is left in a folder that is no store
         raise EngineStoreError(f"{store.root}: expected a store with generations to go back to, found none")
@@ -52,10 +53,22 @@ def roll_back(
         else:
             number, sha256, skipped = _next_lower(store, named[0], hashing)
         if named != (number, sha256):
-            with store_errors(store.root, "rolled back"):
-                write_atomically(store.root / CURRENT_NAME, format_current(number, sha256), store.disk)
+            _make_current(store, number, sha256)
     former = None if named is None else named[0]
     return RolledBack(former=former, generation=number, manifest_sha256=sha256, skipped=skipped)
+
+
+def _make_current(store: EngineStore, number: int, sha256: Sha256) -> None:
+    try:
+        with store_errors(store.root, "rolled back"):
+            write_atomically(store.root / CURRENT_NAME, format_current(number, sha256), store.disk)
+    except EngineStoreError as error:
+        if store.read_current() != (number, sha256):
+            raise
+        raise EngineStoreError(
+            f"{store.root}: the disk does not confirm that it was rolled back ({error.__cause__}): generation {number}"
+            " is current, and after a power cut it or the one before may be; check the disk, then roll back again"
+        ) from error
 
 
 def _check_present(store: EngineStore, number: int) -> None:

@@ -25,13 +25,17 @@ def store_lock(
 ) -> Iterator[None]:
     """Hold the lock of a store whose folder exists, until the block or the process ends.
 
-    `waiting` is called now and then while another holds it. Raises EngineStoreError when it still does after
-    `timeout_s`, or when the folder is missing or cannot be written.
+    What its folder names is durable from then on: who held the lock before may have been killed short of that, and
+    nothing is reported, removed or signed on the strength of a name that a power cut takes back. `waiting` is called
+    now and then while another holds the lock. Raises EngineStoreError when it still does after `timeout_s`, or when
+    the folder is missing or cannot be written.
     """
     with store_errors(store.root, "written"):
         lock = os.open(store.root / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
         _await_lock(store, lock, timeout_s, waiting)
+        with store_errors(store.root, "written"):
+            store.disk.fsync_folder(store.root)
         yield
     finally:
         os.close(lock)

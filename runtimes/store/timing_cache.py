@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from messages.errors import EngineDeserializeError
+from messages.errors import EngineDeserializeError, printable
 from runtimes.inference_runtime import HostTuple
 from runtimes.store.disk import DISK, Disk
 from runtimes.store.engine_store import store_errors
@@ -48,6 +48,7 @@ class TimingCache:
         dropped: list[str] = []
         with store_errors(self._root, "written"):
             self._disk.make_folder(target)
+            self._remove_links()
             self._remove_strays()
             for path in self._kept():
                 try:
@@ -65,6 +66,7 @@ class TimingCache:
         Returns why nothing was kept, or empty text. Raises EngineStoreError.
         """
         with store_errors(self._root, "written"):
+            self._remove_links()
             contents, refusal = self._contents(source)
             if refusal or not contents:
                 return refusal
@@ -94,15 +96,21 @@ class TimingCache:
         total_bytes = 0
         for entry in self._disk.list_folder(source):
             if not entry.is_file(follow_symlinks=False) or not _is_plain(entry.name):
-                return {}, f"expected plain files with plain names as timings, found {entry.name!r}"
+                return {}, f"expected plain files with plain names as timings, found {printable(entry.name)}"
             total_bytes += entry.stat(follow_symlinks=False).st_size
             if total_bytes > TIMING_MAX_BYTES or len(contents) == TIMING_MAX_FILES:
                 return {}, (
                     f"expected at most {TIMING_MAX_FILES} files of timings with {TIMING_MAX_BYTES} bytes together,"
-                    f" found more at {entry.name}"
+                    f" found more at {printable(entry.name)}"
                 )
             contents[entry.name] = read_regular_file(source / entry.name, max_bytes=TIMING_MAX_BYTES)
         return contents, ""
+
+    def _remove_links(self) -> None:
+        """What lies behind a link in the store is not the store's: it is neither read, nor written, nor removed."""
+        for folder in (self.folder.parent, self.folder):
+            if folder.is_symlink():
+                self._disk.unlink(folder)
 
     def _drop(self, path: Path) -> None:
         for each in (path, Sha256Sidecar.path_for(path)):

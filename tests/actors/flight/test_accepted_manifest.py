@@ -17,6 +17,7 @@ from actors.flight.accepted_manifest import (
     why_refused,
 )
 from messages import TakeoffRefusedError
+from runtimes.store.disk import DISK
 from runtimes.store.signature import VERSION_MAX, SignedVersion
 
 A, B = "a" * 64, "b" * 64
@@ -145,3 +146,13 @@ def test_a_damaged_record_is_not_replaced(tmp_path: Path) -> None:
 def test_a_state_folder_that_cannot_be_written_refuses_the_takeoff(tmp_path: Path) -> None:
     with pytest.raises(TakeoffRefusedError, match=r"gone/accepted_manifest: version 3 cannot be recorded"):
         record_accepted(tmp_path / "gone", SignedVersion(3, A))
+
+
+def test_a_version_that_a_killed_takeoff_had_written_is_made_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record_accepted(tmp_path, SignedVersion(3, "a" * 64))
+    fsynced: list[Path] = []
+    monkeypatch.setattr(DISK, "fsync_folder", fsynced.append)
+    record_accepted(tmp_path, SignedVersion(3, "a" * 64))
+    assert fsynced == [tmp_path]

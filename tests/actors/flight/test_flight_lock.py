@@ -11,6 +11,7 @@ import pytest
 
 from actors.flight.flight_lock import LOCK_NAME, FlightLock
 from messages import FlightProcessError
+from runtimes.store.disk import DISK
 
 _HOLDER = """
 import sys
@@ -77,3 +78,13 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     with pytest.raises(FlightProcessError, match=rf"{tmp_path}/state/{LOCK_NAME}: cannot be locked.*\[flight\] state"):
         FlightLock(tmp_path / "state")
+
+
+def test_each_folder_that_is_made_for_it_outlasts_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsynced: list[Path] = []
+    monkeypatch.setattr(DISK, "fsync_folder", fsynced.append)
+    FlightLock(tmp_path / "var" / "flight").release()
+    assert set(fsynced) == {tmp_path, tmp_path / "var"}
+    fsynced.clear()
+    FlightLock(tmp_path / "var" / "flight").release()
+    assert fsynced == []

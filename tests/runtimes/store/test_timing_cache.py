@@ -155,9 +155,27 @@ def test_timings_that_do_not_fit_the_storage_budget_are_not_kept(kept: TimingCac
 
 @pytest.mark.parametrize("name", [".hidden", "über.timing", "a b", "gemm.timing.sha256"])
 def test_names_that_are_not_plain_are_not_kept(kept: TimingCache, tmp_path: Path, name: str) -> None:
-    assert f"found {name!r}" in check_in(kept, tmp_path / "a", {name: b"x"})
+    assert f"found {name}" in check_in(kept, tmp_path / "a", {name: b"x"})
 
 
 def test_a_folder_among_a_builds_timings_is_not_kept(kept: TimingCache, tmp_path: Path) -> None:
     (tmp_path / "a" / "deep").mkdir(parents=True)
-    assert "found 'deep'" in kept.check_in(tmp_path / "a", room_bytes=ROOM)
+    assert "found deep" in kept.check_in(tmp_path / "a", room_bytes=ROOM)
+
+
+@pytest.mark.parametrize("which", ["timing", "of this host"])
+def test_what_lies_behind_a_link_is_neither_read_nor_written_nor_removed(
+    kept: TimingCache, tmp_path: Path, which: str
+) -> None:
+    folder = kept.folder.parent if which == "timing" else kept.folder
+    outside = folder.rename(tmp_path / "outside")
+    of_host = outside / kept.folder.name if which == "timing" else outside
+    (of_host / "stray").write_bytes(b"somebody else's")
+    before = {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()}
+    folder.symlink_to(outside)
+    assert check_out(kept, tmp_path / "build") == ({}, [])
+    folder.parent.mkdir(exist_ok=True)
+    folder.symlink_to(outside)
+    assert check_in(kept, tmp_path / "later", {"conv.timing": b"conv 1 ns"}) == ""
+    assert {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()} == before
+    assert check_out(kept, tmp_path / "next") == ({"conv.timing": b"conv 1 ns"}, [])
