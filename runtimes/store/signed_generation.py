@@ -15,10 +15,12 @@ from runtimes.store.engine_store import EngineStore, Generation, store_errors
 from runtimes.store.manifest import MANIFEST_NAME
 from runtimes.store.signature import (
     SIGNATURE_NAME,
+    SignatureVersion,
     read_signature,
     sign_manifest,
     signature_path,
 )
+from runtimes.store.signing_key import PublicKeyHex, public_key_of
 from runtimes.store.store_lock import OPERATOR_WAITS_S, store_lock
 from runtimes.store.verification import Hashing, verify_generation
 
@@ -49,10 +51,12 @@ def sign_generation(
 ) -> SignedGeneration:
     """Sign the current generation, or the one with this `number`, in place of any signature that it has.
 
-    All its files are hashed first, unless `manifest_only`. The version is one above the highest that was signed in
-    this store; a given `version` must be above it too. Holds the store's lock. Raises EngineStoreError for a store or
-    generation that is missing, damaged or cannot be written, ManifestSignatureError for a version that is too low and
-    for a signature in the store that is damaged, so that no version can be told from it.
+    All its files are hashed first, unless `manifest_only`. The version is one above the highest that this key has
+    signed in this store; a given `version` must be above it too. Where another key has signed a higher one, it must be
+    given: whoever writes the store can sign any version with a key of their own, and an aircraft that has accepted the
+    highest of all accepts nothing after it. Holds the store's lock. Raises EngineStoreError for a store or generation
+    that is missing, damaged or cannot be written, ManifestSignatureError for a version that is too low or has to be
+    given, and for a signature in the store that is damaged, so that no version can be told from it.
     """
     if not store.numbers():  # before a lock file is left in a folder that is no store
         raise EngineStoreError(
@@ -62,13 +66,8 @@ def sign_generation(
         generation = _to_sign(store, number)
         if not manifest_only:
             _refuse_damaged(generation, hashing)
-        highest = highest_signed_version(store)
-        if version is not None and version <= highest:
-            raise ManifestSignatureError(
-                f"{store.root}: expected --version above {highest}, the highest that was signed in this store, found"
-                f" {version}"
-            )
-        signature = sign_manifest(generation.manifest_sha256, private_key, highest + 1 if version is None else version)
+        version = _next_version(store, public_key_of(private_key), version)
+        signature = sign_manifest(generation.manifest_sha256, private_key, version)
         path = signature_path(generation.path / MANIFEST_NAME)
         with store_errors(store.root, "written"):
             _remove_leftovers(store, generation.path)
@@ -83,12 +82,32 @@ def sign_generation(
     )
 
 
-def highest_signed_version(store: EngineStore) -> int:
-    """The highest version in the signatures of all generations, whoever made them; 0 where there is none.
+def _next_version(store: EngineStore, key: PublicKeyHex, wanted: SignatureVersion | None) -> SignatureVersion:
+    by_key = highest_signed_versions(store)
+    own = by_key.pop(key, 0)
+    if wanted is not None:
+        if wanted <= own:
+            raise ManifestSignatureError(
+                f"{store.root}: expected --version above {own}, the highest that this key has signed in this store,"
+                f" found {wanted}"
+            )
+        return wanted
+    other, highest = max(by_key.items(), key=lambda item: item[1], default=("", 0))
+    if highest > own:
+        raise ManifestSignatureError(
+            f"{store.root}: expected this key's version {own} to be the highest in this store, found version {highest}"
+            f" by the key {other}. If that key is yours too, sign with --version {highest + 1}; if it is nobody's that"
+            " you know of, find out who writes this store, then sign with a --version above every one of yours"
+        )
+    return own + 1
+
+
+def highest_signed_versions(store: EngineStore) -> dict[PublicKeyHex, SignatureVersion]:
+    """By public key, the highest version in the signatures of all generations; whose keys they are is not asked.
 
     Raises ManifestSignatureError for one that is damaged, EngineStoreError.
     """
-    highest = 0
+    highest: dict[PublicKeyHex, SignatureVersion] = {}
     for number in store.numbers():
         path = signature_path(store.path_of(number) / MANIFEST_NAME)
         found = read_signature(path)
@@ -100,7 +119,7 @@ def highest_signed_version(store: EngineStore) -> int:
                 " version of this store cannot be told. Move the file away, and sign with a --version above every one"
                 " that you know of"
             )
-        highest = max(highest, found.version)
+        highest[found.key] = max(highest.get(found.key, 0), found.version)
     return highest
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from messages.errors import EngineStoreError, ManifestSignatureError
+from messages.errors import EngineStoreError, ManifestSignatureError, printable
 from messages.lifecycle import Sha256
-from runtimes.store.engine_store import CURRENT_NAME, EngineStore, Generation
+from runtimes.store.durable_files import PART_SUFFIX
+from runtimes.store.engine_store import CURRENT_NAME, EngineStore, Generation, store_errors
 from runtimes.store.manifest import MANIFEST_NAME
 from runtimes.store.signature import (
     REMEDY,
@@ -20,10 +23,13 @@ from runtimes.store.signature import (
     signature_path,
 )
 from runtimes.store.signing_key import PublicKey
-from runtimes.store.verification import Hashing, verify_generation
+from runtimes.store.verification import Hashing, read_manifest, verify_generation
+
+_SIGNING = re.compile(rf"\.{re.escape(SIGNATURE_NAME)}\.[0-9a-f]+{re.escape(PART_SUFFIX)}")
 
 SignatureState = Literal["none", "verified", "other_key", "not_compared", "damaged"]
 """`verified` is by the key that was asked for; `not_compared` is genuine, but no key was given to hold it against."""
+
 
 class GenerationCheck(msgspec.Struct, frozen=True, kw_only=True):
     """One generation. `problems` maps a file, relative to the store, to what is wrong with it."""
@@ -53,7 +59,7 @@ def check_store(
     *,
     hashing: Hashing | None = None,
 ) -> StoreCheck:
-    """Hash every file of every generation and check every signature.
+    """Hash every file of every generation, check every signature, and name what no manifest lists.
 
     With a public key the current generation must be signed with it; older ones may be unsigned or signed with another
     key, which shows. A damaged signature is a problem wherever it lies. Raises EngineStoreError for a store that
@@ -107,6 +113,7 @@ def _check_generation(
         generation = store.generation(number)
         manifest_sha256 = generation.manifest_sha256
         problems.update(_damaged_files(generation, hashing))
+        problems.update(_unlisted(generation))
     except EngineStoreError as error:
         problems[f"{folder.name}/{MANIFEST_NAME}"] = str(error)
     state, signature, problem = _check_signature(signature_path(folder / MANIFEST_NAME), manifest_sha256, public_key)
@@ -142,6 +149,22 @@ def _check_signature(
     if public_key is None:
         return "not_compared", signature, ""
     return ("verified" if signature.key == public_key.hex else "other_key"), signature, ""
+
+
+def _unlisted(generation: Generation) -> dict[str, str]:
+    """What lies in a generation and is no part of it; what a killed signer left is removed by the next one."""
+    manifest = read_manifest(generation)
+    known = {MANIFEST_NAME, SIGNATURE_NAME, *manifest.listed()}
+    with store_errors(generation.path, "listed"):
+        names = sorted(entry.name for entry in os.scandir(generation.path))
+    strangers = [each for each in names if each not in known and not _SIGNING.fullmatch(each)]
+    return {
+        f"{generation.path.name}/{printable(name)}": (
+            f"{generation.path / printable(name)}: expected nothing but what the manifest lists, found this; nothing"
+            " loads it: find out who writes this store, and move it away"
+        )
+        for name in strangers
+    }
 
 
 def _damaged_files(generation: Generation, hashing: Hashing | None) -> dict[str, str]:

@@ -76,7 +76,7 @@ def verify_generation(
     None), so that memory does not grow with the engines.
     """
     try:
-        manifest = _read_manifest(generation)
+        manifest = read_manifest(generation)
     except EngineStoreError as error:
         return (Finding(file=MANIFEST_NAME, model="", problem=str(error)),)
     models = {name: model for model, engine in manifest.engines.items() for name in _files_of(engine)}
@@ -119,7 +119,8 @@ def hash_regular_file(path: Path, *, exact_bytes: int, tally: Callable[[int], No
     return digest.hexdigest()
 
 
-def _read_manifest(generation: Generation) -> Manifest:
+def read_manifest(generation: Generation) -> Manifest:
+    """The manifest that this generation was read from. Raises EngineStoreError where it is another by this time."""
     path = generation.path / MANIFEST_NAME
     try:
         data = read_regular_file(path, max_bytes=MANIFEST_MAX_BYTES)

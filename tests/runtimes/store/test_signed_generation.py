@@ -14,8 +14,8 @@ from runtimes.source_model import SourceModel
 from runtimes.store.engine_store import EngineStore
 from runtimes.store.engine_writer import BuiltEngine, write_engine
 from runtimes.store.sha256_sidecar import sha256_of
-from runtimes.store.signature import SIGNATURE_NAME, SignedVersion, verify_signature
-from runtimes.store.signed_generation import highest_signed_version, sign_generation
+from runtimes.store.signature import SIGNATURE_NAME, VERSION_MAX, SignedVersion, verify_signature
+from runtimes.store.signed_generation import highest_signed_versions, sign_generation
 from runtimes.store.signing_key import PublicKey, public_key_of
 from runtimes.store.staged_generation import stage_generation
 from runtimes.store.store_lock import store_lock
@@ -72,10 +72,33 @@ def test_the_current_generation_is_signed_with_the_first_version(store: EngineSt
 def test_each_signature_has_a_version_above_all_others(store: EngineStore) -> None:
     commit(store, b"two")
     assert [sign_generation(store, GROUND).version for _ in range(3)] == [1, 2, 3]
-    assert sign_generation(store, STRANGER, number=1).version == 4
+    assert sign_generation(store, GROUND, number=1).version == 4
     commit(store, b"three")
     assert sign_generation(store, GROUND).version == 5
-    assert highest_signed_version(store) == 5
+    assert highest_signed_versions(store) == {public_key_of(GROUND): 5}
+
+
+def test_another_keys_version_is_taken_up_by_a_person_alone(store: EngineStore) -> None:
+    commit(store, b"two")
+    sign_generation(store, STRANGER, number=1, version=VERSION_MAX)
+    with pytest.raises(
+        ManifestSignatureError, match=f"found version {VERSION_MAX} by the key {public_key_of(STRANGER)}"
+    ):
+        sign_generation(store, GROUND)
+    assert not (folder_of(store, 2) / SIGNATURE_NAME).exists()
+    assert sign_generation(store, GROUND, version=7).version == 7
+    with pytest.raises(ManifestSignatureError, match="expected this key's version 7 to be the highest"):
+        sign_generation(store, GROUND)
+    with pytest.raises(ManifestSignatureError, match="expected --version above 7"):
+        sign_generation(store, GROUND, version=7)
+
+
+def test_a_key_that_follows_another_goes_on_from_its_version(store: EngineStore) -> None:
+    commit(store, b"two")
+    assert sign_generation(store, STRANGER, number=1, version=4).version == 4
+    with pytest.raises(ManifestSignatureError, match="sign with --version 5"):
+        sign_generation(store, GROUND)
+    assert [sign_generation(store, GROUND, version=5).version, sign_generation(store, GROUND).version] == [5, 6]
 
 
 def test_an_older_generation_goes_up_again_by_a_higher_version(store: EngineStore) -> None:

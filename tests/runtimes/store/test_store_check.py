@@ -132,7 +132,7 @@ def test_the_current_generation_must_be_signed_with_the_key_that_was_given(store
     checked = check_store(store, PUBLIC)
     assert "found none; sign it" in found(checked)["gen-000002/manifest.sig"]
     assert checked.generations[1].signature == "none"
-    sign_generation(store, STRANGER)
+    sign_generation(store, STRANGER, version=9)
     checked = check_store(store, PUBLIC)
     assert f"found one by the key {public_key_of(STRANGER)}" in found(checked)["gen-000002/manifest.sig"]
     assert checked.generations[1].signature == "other_key"
@@ -144,7 +144,7 @@ def test_an_older_generation_may_be_unsigned_or_signed_with_another_key_and_it_s
     checked = check_store(store, PUBLIC)
     assert checked.ok
     assert checked.generations[0].signature == "none"
-    sign_generation(store, STRANGER, number=1)
+    sign_generation(store, STRANGER, number=1, version=9)
     checked = check_store(store, PUBLIC)
     assert checked.ok
     assert checked.generations[0].signature == "other_key"
@@ -160,3 +160,17 @@ def test_a_signature_of_another_generation_is_found(store: EngineStore) -> None:
 def test_a_folder_that_is_no_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EngineStoreError, match="expected a store of engines, found none"):
         check_store(EngineStore(tmp_path), None)
+
+
+@pytest.mark.parametrize("name", ["evil.engine", ".hidden", "a\x1b[2K\n"])
+def test_what_no_manifest_lists_is_named(store: EngineStore, name: str) -> None:
+    (store.path_of(1) / name).write_bytes(b"?")
+    [(file, text)] = found(check_store(store, PUBLIC)).items()
+    assert file.startswith("gen-000001/")
+    assert "expected nothing but what the manifest lists" in text
+    assert (file + text).isprintable()
+
+
+def test_what_a_killed_signer_left_is_no_stranger(store: EngineStore) -> None:
+    (store.path_of(2) / ".manifest.sig.0123456789abcdef.part").write_bytes(b"half")
+    assert check_store(store, PUBLIC).ok
