@@ -61,13 +61,21 @@ def build_signed_off(request: BuildEngine, runtime: InferenceRuntime, host: Host
         power=detect_power_mode(),
         memory=memory,
         accuracy=accuracy,
-        room_bytes=None if request.room_bytes is None else max(0, request.room_bytes - entry.engine_size_bytes),
+        room_bytes=_room_beside(entry, request.room_bytes),
     )
     with store_errors(request.directory, "written"):
         for path in artifact_files(signed_off):  # the sidecar, which makes the others valid, comes last
             DISK.replace(path, request.directory / path.name)
         DISK.fsync_folder(request.directory)
     return EngineBuilt(signed_off.path.name, why_none)
+
+
+def _room_beside(entry: EngineCacheEntry, room_bytes: int | None) -> int | None:
+    """What is left of the room for this build, beside the files that the runtime wrote. Raises EngineStoreError."""
+    if room_bytes is None:
+        return None
+    with store_errors(entry.path.parent, "counted"):
+        return max(0, room_bytes - sum(path.lstat().st_size for path in artifact_files(entry)))
 
 
 def _compiled(request: BuildEngine, runtime: InferenceRuntime, host: HostTuple) -> EngineCacheEntry:

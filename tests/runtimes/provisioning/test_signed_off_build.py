@@ -348,6 +348,18 @@ def test_an_engine_or_answers_over_the_storage_budget_are_refused(descriptor_onn
     assert "storage budget is too small" in refused(request, onnx_runtime(request), EngineStoreError)
 
 
+def test_what_the_runtime_wrote_beside_the_engine_counts_too(descriptor_onnx: Path) -> None:
+    """Room for the engine and all that is written after it, but not for the metadata that is there meanwhile."""
+    free = request_for(descriptor_onnx)
+    needed_bytes = sum(path.stat().st_size for path in artifact_files(build(free, onnx_runtime(free))))
+    again = descriptor_onnx.parent / "again"
+    again.mkdir()
+    copy = again / descriptor_onnx.name
+    copy.write_bytes(descriptor_onnx.read_bytes())
+    request = request_for(copy, room_bytes=needed_bytes + 300)  # the metadata alone is a KiB
+    assert "storage budget is too small" in refused(request, onnx_runtime(request), EngineStoreError)
+
+
 def test_a_calibration_cache_that_is_not_trusted_keeps_its_own_error(descriptor_onnx: Path) -> None:
     request = request_for(descriptor_onnx)
     runtime = onnx_runtime(request)
