@@ -64,10 +64,10 @@ def prune(plan_path: Path, keep: int, dry_run: bool, as_json: bool) -> None:
 def prune_store(plan: FlightPlan, *, keep: int, dry_run: bool, view: StoreView, disk: Disk = DISK) -> PruneReport:
     """Remove what `decide_retention` does not keep, under the store's lock.
 
-    A flight process of this plan can neither be running nor start while it is decided and taken out of sight; the
-    files go afterwards. Raises FlightProcessError where one runs, JournalError where the journal does not tell which
-    generations are flown, EngineStoreError where the store has no engines, `current` cannot be read, or it cannot be
-    written.
+    Of another plan with the same store nothing is known. A flight process of this plan can neither be running nor
+    start while it is decided and taken out of sight; the files go afterwards. Raises FlightProcessError where one
+    runs, JournalError where the journal does not tell which generations are flown, EngineStoreError where the store
+    has no engines, `current` cannot be read, or it cannot be written.
     """
     store = EngineStore(plan.flight.store, disk)
     if not store.numbers():
