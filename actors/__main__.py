@@ -19,7 +19,7 @@ from actors.cli import declare, demo, doctor, fly, preflight
 from actors.cli_engines import prune
 from actors.flight.process import RestartNeededError
 from messages import C7Error, ConfigError
-from messages.errors import printable
+from messages.errors import printable_lines
 from runtimes.cli import provision
 from runtimes.cli_engine_store import list_generations, rollback
 from runtimes.cli_engines import engines
@@ -115,7 +115,7 @@ def _explain(error: Exception, *, as_json: bool) -> None:
         error.show()
         text = error.format_message()
     elif isinstance(error, C7Error):
-        text = _printable_lines(str(error))
+        text = printable_lines(str(error))
         click.echo(f"c7: {text}", err=True)
     elif isinstance(error, click.Abort):
         text = "interrupted"
@@ -131,11 +131,6 @@ def _explain(error: Exception, *, as_json: bool) -> None:
     if as_json:
         document = {"error": text, "kind": type(error).__name__, "exit_code": exit_code(error)}
         click.echo(msgspec.json.encode(document).decode())
-
-
-def _printable_lines(text: str) -> str:
-    """A table keeps its lines; what a file says in them does not steer the terminal."""
-    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 if __name__ == "__main__":

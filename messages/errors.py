@@ -87,6 +87,11 @@ def printable(text: str, max_chars: int | None = None) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in clipped)
 
 
+def printable_lines(text: str) -> str:
+    """As `printable`, of a text that has lines of its own, such as a table."""
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
 def describe_error(error: BaseException) -> str:
     """One bounded line for messages and logs: the error's own text, with its type where the type says more."""
     text = printable(" ".join(str(error).split()))

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from actors.flight.preflight import RUNS_FOR_P99, Verdict
+from messages.errors import printable_lines
 from runtimes.memory_budget import MIB, MemoryBudget
 
 
@@ -25,7 +26,7 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
         console.print(f"note: {note}", markup=False, highlight=False)
     console.print()
     for problem in verdict.problems:
-        console.print(f"NO-GO  {problem}", markup=False, highlight=False, style="red", soft_wrap=True)
+        console.print(f"NO-GO  {printable_lines(problem)}", markup=False, highlight=False, style="red", soft_wrap=True)
     if verdict.go:
         console.print("GO", style="green")
 

@@ -305,3 +305,8 @@ def test_the_verdict_in_json_is_the_same_as_on_the_screen() -> None:
     assert msgspec.json.decode(msgspec.json.encode(verdict), type=Verdict) == verdict
     endless = msgspec.json.decode(msgspec.json.encode(judged(engine(), period_ms=math.inf)))
     assert endless["frame_period_ms"] is None
+
+
+def test_a_reason_keeps_its_lines_and_does_not_steer_the_terminal() -> None:
+    verdict = msgspec.structs.replace(judged(engine()), go=False, problems=("engine [red]\x1b[2K\u202e\nhas a table",))
+    assert "NO-GO  engine [red]\\x1b[2K\\u202e\nhas a table" in printed(verdict, 80)
