@@ -66,5 +66,6 @@ class FlightLock:
 
     def _unusable(self, error: OSError) -> FlightProcessError:
         return FlightProcessError(
-            f"{self._path}: cannot be locked: {error}. Expected [flight] state to be a folder that this user may write"
+            f"{self._path}: cannot be locked: {error.strerror}. Expected [flight] state to be a folder that this"
+            " user may write, on a disk with room"
         )

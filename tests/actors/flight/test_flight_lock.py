@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -88,3 +89,12 @@ def test_each_folder_that_is_made_for_it_outlasts_a_power_cut(tmp_path: Path, mo
     fsynced.clear()
     FlightLock(tmp_path / "var" / "flight").release()
     assert fsynced == []
+
+
+def test_a_full_disk_is_not_mistaken_for_a_missing_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(FlightProcessError, match=r"cannot be locked: No space left on device\. .*on a disk with room"):
+        FlightLock(tmp_path)
