@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -40,6 +42,14 @@ def test_provision(ultravpr_onnx: Path) -> None:
     refused = run_example("provision.py", plan)
     assert refused.returncode == 1
     assert "no takeoff: vpr was not compiled" in refused.stdout
+
+
+@pytest.mark.parametrize("name", [path.name for path in (ROOT / "examples").glob("*.py")])
+def test_an_example_without_its_argument_says_how_it_is_run(name: str) -> None:
+    result = run_example(name)
+    assert result.returncode == 1
+    assert f"python examples/{name} " in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_no_example_goes_untested() -> None:
