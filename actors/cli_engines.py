@@ -14,6 +14,7 @@ from actors.flight.journal import JournalRecord, read_journal
 from messages import EngineStoreError, FlightOpened
 from runtimes import EngineStore, FlightPlan, read_flight_plan
 from runtimes.store.disk import DISK, Disk
+from runtimes.store.engine_store import no_current
 from runtimes.store.inventory import take_inventory
 from runtimes.store.retention import Retention, decide_retention, hide_generations, remove_hidden
 from runtimes.store.storage_budget import stored_bytes
@@ -111,10 +112,7 @@ def _flights_at_rest(state: Path) -> Iterator[Sequence[JournalRecord]]:
 def _decide(store: EngineStore, records: Sequence[JournalRecord], keep: int) -> Retention:
     current = store.current()
     if current is None:
-        raise EngineStoreError(
-            f"{store.root}: expected the file `current` to name a generation, found none, and nothing was removed;"
-            " point it at one: c7 engines rollback --generation N"
-        )
+        raise EngineStoreError(f"nothing was removed; {no_current(store.root)}")
     inventory = take_inventory(store)
     return decide_retention(
         [generation.number for generation in inventory.generations],

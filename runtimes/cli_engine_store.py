@@ -43,7 +43,8 @@ def _print_inventory(inventory: StoreInventory) -> None:
         console.print("the store holds no engines yet; run c7 provision FLIGHT.toml", highlight=False)
     for problem in _problems(inventory):
         console.print(f"DAMAGED  {printable(problem)}", markup=False, highlight=False, soft_wrap=True, style="red")
-    size = f", {describe_bytes(inventory.size_bytes)}" if inventory.generations else ""
+    counted = "its size is not known" if inventory.size_bytes is None else describe_bytes(inventory.size_bytes)
+    size = f", {counted}" if inventory.generations else ""
     console.print(f"{inventory.store}{size}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -12,6 +12,7 @@ from actors.flight.journal import Journal
 from actors.flight.recovery import ColdStart, Recovery, format_flight_id, plan_start, worth_keeping
 from messages import ConfigError, TakeoffRefusedError
 from runtimes import EngineCacheEntry, EngineStore, FlightPlan, Generation, outdated_models
+from runtimes.store.engine_store import no_current
 from runtimes.store.manifest import MANIFEST_NAME
 from runtimes.store.signature import SignedVersion, signature_path, verify_signature
 from runtimes.store.signing_key import read_public_key
@@ -96,8 +97,11 @@ def engines_for_takeoff(plan: FlightPlan) -> FlightEngines:
     version lower than this aircraft accepted before; ManifestSignatureError where the plan names a public key and the
     manifest is not signed with it; EngineStoreError; ConfigError for a key that is none.
     """
-    generation = EngineStore(plan.flight.store).current()
+    store = EngineStore(plan.flight.store)
+    generation = store.current()
     if generation is None:
+        if store.numbers():
+            raise TakeoffRefusedError(no_current(store.root))
         raise TakeoffRefusedError(f"{plan.flight.store} holds no engines; run `c7 provision` first")
     signed = _signed_version(plan, generation)
     outdated = outdated_models(plan, generation)

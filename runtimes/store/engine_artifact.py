@@ -21,7 +21,7 @@ from runtimes.host import host_differences
 from runtimes.inference_runtime import EngineCacheEntry, HostTuple
 from runtimes.path_text import decode_path, encode_path
 from runtimes.store.engine_filename import EngineFilenameSchema
-from runtimes.store.regular_file import read_regular_file
+from runtimes.store.regular_file import read_regular_file, why_unreadable
 from runtimes.store.sha256_sidecar import SIDECAR_MAX_BYTES, Sha256Sidecar, sha256_of
 
 METADATA_FORMAT = 2
@@ -230,4 +230,4 @@ def _read(path: Path, *, max_bytes: int, exact_bytes: int | None = None) -> byte
     try:
         return read_regular_file(path, max_bytes=max_bytes, exact_bytes=exact_bytes)
     except OSError as error:
-        raise EngineDeserializeError(f"{path}: cannot be read: {error.strerror}; {REMEDY}") from error
+        raise EngineDeserializeError(f"{path}: {why_unreadable(error, REMEDY)}") from error

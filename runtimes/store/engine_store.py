@@ -37,7 +37,7 @@ from runtimes.store.engine_artifact import (
     optional_files,
 )
 from runtimes.store.manifest import MANIFEST_MAX_BYTES, MANIFEST_NAME, Manifest, decode_manifest
-from runtimes.store.regular_file import read_regular_file
+from runtimes.store.regular_file import read_regular_file, why_unreadable
 from runtimes.store.sha256_sidecar import sha256_of
 
 CURRENT_NAME = "current"
@@ -100,7 +100,7 @@ class EngineStore:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise EngineStoreError(f"{path}: cannot be read: {error.strerror}; {REMEDY}") from error
+            raise EngineStoreError(f"{path}: {why_unreadable(error, REMEDY)}") from error
         match = _CURRENT.fullmatch(text)
         if match is None:
             raise EngineStoreError(
@@ -115,7 +115,7 @@ class EngineStore:
             data = read_regular_file(path, max_bytes=MANIFEST_MAX_BYTES)
         except OSError as error:
             named = "" if expected_sha256 is None else f", which {self.root / CURRENT_NAME} names,"
-            raise EngineStoreError(f"{path}{named} cannot be read: {error.strerror}; {REMEDY}") from error
+            raise EngineStoreError(f"{path}{named} {why_unreadable(error, REMEDY)}") from error
         found_sha256 = sha256_of(data)
         if expected_sha256 is not None and found_sha256 != expected_sha256:
             raise EngineStoreError(
@@ -135,6 +135,14 @@ class EngineStore:
         return Generation(number, folder, entries, found_sha256, damaged)
 
 
+def no_current(root: Path) -> str:
+    """What to say of a store that has generations and no file `current`."""
+    return (
+        f"{root / CURRENT_NAME}: expected it to name a generation, found no such file; point it at one: c7 engines"
+        " rollback FLIGHT.toml --generation N"
+    )
+
+
 def format_current(number: int, manifest_sha256: Sha256) -> bytes:
     """The content of `current`; `sha256sum -c current` in the store's folder checks it too."""
     return f"{manifest_sha256}  gen-{number:06d}/{MANIFEST_NAME}\n".encode("ascii")
@@ -146,7 +154,7 @@ def store_errors(root: Path, what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = error.filename or root
+        where = error.filename2 or error.filename or root
         raise EngineStoreError(
             f"{root}: the engine store cannot be {what}: {where}: {error.strerror or error}; the committed generation"
             " is untouched; check the folder's rights and free space, or name another in [flight] store"
@@ -174,7 +182,7 @@ def _read_listed_entry(folder: Path, manifest: Manifest, model: str) -> EngineCa
     try:
         found_bytes = engine.lstat().st_size
     except OSError as error:
-        raise EngineDeserializeError(f"{engine}: cannot be read: {error.strerror}; {REMEDY}") from error
+        raise EngineDeserializeError(f"{engine}: {why_unreadable(error, REMEDY)}") from error
     if found_bytes != listed.size_bytes:
         raise EngineDeserializeError(f"{engine}: expected {listed.size_bytes} bytes, found {found_bytes}; {REMEDY}")
     return entry
@@ -185,7 +193,7 @@ def _read_listed(path: Path, manifest: Manifest) -> bytes:
     try:
         data = read_regular_file(path, max_bytes=METADATA_MAX_BYTES, exact_bytes=listed.size_bytes)
     except OSError as error:
-        raise EngineDeserializeError(f"{path}: cannot be read: {error.strerror}; {REMEDY}") from error
+        raise EngineDeserializeError(f"{path}: {why_unreadable(error, REMEDY)}") from error
     found = sha256_of(data)
     if found != listed.sha256:
         raise EngineDeserializeError(

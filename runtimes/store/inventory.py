@@ -6,7 +6,7 @@ import msgspec
 
 from messages.errors import EngineStoreError
 from runtimes.inference_runtime import EngineCacheEntry, Precision
-from runtimes.store.engine_store import CURRENT_NAME, EngineStore
+from runtimes.store.engine_store import EngineStore, no_current
 from runtimes.store.storage_budget import stored_bytes
 
 
@@ -38,13 +38,13 @@ class StoredGeneration(msgspec.Struct, frozen=True, kw_only=True):
 class StoreInventory(msgspec.Struct, frozen=True, kw_only=True):
     """`problem` says why `current` leads to no generation, empty where it does or where nothing was committed yet.
 
-    `size_bytes` counts a file once that several generations have.
+    `size_bytes` counts a file once that several generations have; None where a folder cannot be read.
     """
 
     store: str
     current: int | None
     problem: str
-    size_bytes: int
+    size_bytes: int | None
     generations: list[StoredGeneration]
 
 
@@ -57,10 +57,7 @@ def take_inventory(store: EngineStore) -> StoreInventory:
         named = store.read_current()
         current = None if named is None else named[0]
         if named is None and numbers:
-            problem = (
-                f"{store.root / CURRENT_NAME}: expected it to name a generation, found no such file; point it at one:"
-                " c7 engines rollback --generation N"
-            )
+            problem = no_current(store.root)
         store.current()
     except EngineStoreError as error:
         problem = str(error)
@@ -68,9 +65,16 @@ def take_inventory(store: EngineStore) -> StoreInventory:
         store=str(store.root),
         current=current,
         problem=problem,
-        size_bytes=stored_bytes(store.root, store.disk),
+        size_bytes=_size_bytes(store),
         generations=[_look_at(store, number, is_current=number == current) for number in numbers],
     )
+
+
+def _size_bytes(store: EngineStore) -> int | None:
+    try:
+        return stored_bytes(store.root, store.disk)
+    except EngineStoreError:
+        return None
 
 
 def _look_at(store: EngineStore, number: int, *, is_current: bool) -> StoredGeneration:

@@ -67,6 +67,13 @@ def changing(path: Path, expected_bytes: int) -> OSError:
     return _refusal(errno.EINVAL, f"expected {expected_bytes} bytes, found it changing while it was read", path)
 
 
+def why_unreadable(error: OSError, remedy: str) -> str:
+    """What a person reads of a refusal: `remedy`, unless all that is missing is a right of this user."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        remedy = "give this user the right to read it"
+    return f"cannot be read: {error.strerror}; {remedy}"
+
+
 def _open(path: Path, *, follow_links: bool) -> int:
     # O_NONBLOCK: opening a named pipe that nobody writes to would wait for ever.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK

@@ -33,7 +33,8 @@ def stored_bytes(root: Path, disk: Disk = DISK) -> int:
             continue
         except OSError as error:
             raise EngineStoreError(
-                f"{folder}: what the engine store takes of its budget cannot be counted: {error.strerror}"
+                f"{folder}: what the engine store takes of its budget cannot be counted: {error.strerror}; check"
+                " the folder's rights and the disk"
             ) from error
     return sum(sizes.values())
 

@@ -12,7 +12,7 @@ import msgspec
 from messages.errors import EngineStoreError, ManifestSignatureError, printable
 from messages.lifecycle import Sha256
 from runtimes.store.durable_files import PART_SUFFIX
-from runtimes.store.engine_store import CURRENT_NAME, EngineStore, Generation, store_errors
+from runtimes.store.engine_store import CURRENT_NAME, EngineStore, Generation, no_current, store_errors
 from runtimes.store.manifest import MANIFEST_NAME
 from runtimes.store.signature import (
     REMEDY,
@@ -77,7 +77,7 @@ def check_store(
             raise
         problems[CURRENT_NAME] = str(error)
     else:
-        problems.update(_why_current_is_wrong(store, named, numbers))
+        problems.update(_why_current_is_wrong(store, named))
     generations = []
     for number in numbers:
         is_current = named is not None and number == named[0]
@@ -92,10 +92,9 @@ def check_store(
     )
 
 
-def _why_current_is_wrong(store: EngineStore, named: tuple[int, str] | None, numbers: list[int]) -> dict[str, str]:
+def _why_current_is_wrong(store: EngineStore, named: tuple[int, str] | None) -> dict[str, str]:
     if named is None:
-        found = f"expected it to name one of the generations {numbers[0]} to {numbers[-1]}, found no such file"
-        return {CURRENT_NAME: f"{store.root / CURRENT_NAME}: {found}; run c7 provision"}
+        return {CURRENT_NAME: no_current(store.root)}
     try:
         store.current()
     except EngineStoreError as error:

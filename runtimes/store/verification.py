@@ -17,7 +17,7 @@ from messages.lifecycle import Sha256
 from runtimes.store.engine_artifact import ENGINE_MAX_BYTES, engine_files, optional_files
 from runtimes.store.engine_store import REMEDY, Generation
 from runtimes.store.manifest import MANIFEST_MAX_BYTES, MANIFEST_NAME, Manifest, ManifestFile, decode_manifest
-from runtimes.store.regular_file import changing, open_regular_file, read_regular_file
+from runtimes.store.regular_file import changing, open_regular_file, read_regular_file, why_unreadable
 from runtimes.store.sha256_sidecar import sha256_of
 
 CHUNK_BYTES = 1024 * 1024
@@ -125,7 +125,7 @@ def read_manifest(generation: Generation) -> Manifest:
     try:
         data = read_regular_file(path, max_bytes=MANIFEST_MAX_BYTES)
     except OSError as error:
-        raise EngineStoreError(f"{path}: cannot be read: {error.strerror}; {REMEDY}") from error
+        raise EngineStoreError(f"{path}: {why_unreadable(error, REMEDY)}") from error
     found = sha256_of(data)
     if found != generation.manifest_sha256:
         raise EngineStoreError(
@@ -184,7 +184,7 @@ def _check(folder: Path, listed: ManifestFile, tally: _Tally) -> str:
     try:
         found = hash_regular_file(path, exact_bytes=listed.size_bytes, tally=count)
     except OSError as error:
-        return f"{path}: cannot be read: {error.strerror}; {REMEDY}"
+        return f"{path}: {why_unreadable(error, REMEDY)}"
     if found != listed.sha256:
         return f"{path}: content altered: expected sha256 {listed.sha256}, found {found}; {REMEDY}"
     return ""

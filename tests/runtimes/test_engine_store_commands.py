@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -9,7 +10,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -19,6 +20,7 @@ from runtimes import BuildConfig, BuiltEngine, EngineStore, write_engine
 from runtimes.fake_runtime import FAKE_HOST
 from runtimes.measurements import AccuracyRecord, MemoryUse, OutputError
 from runtimes.source_model import SourceModel
+from runtimes.store.disk import Disk
 from runtimes.store.engine_artifact import metadata_path
 from runtimes.store.engine_writer import sign_off
 from runtimes.store.sha256_sidecar import sha256_of
@@ -220,3 +222,17 @@ def on_a_terminal(plan: Path, columns: int, *arguments: str) -> str:
     os.close(ours)
     assert child.returncode == 0
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(chunks).decode())
+
+
+def test_a_store_that_cannot_be_counted_is_listed_without_its_size(
+    plan: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_disk: Disk, folder: Path) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Disk, "list_folder", refuse)
+    code, out, _ = run(capsys, "list", str(plan))
+    assert code == 0
+    assert out.endswith("engines, its size is not known\n")
+    code, out, _ = run(capsys, "list", str(plan), "--json")
+    assert (code, json.loads(out)["size_bytes"]) == (0, None)

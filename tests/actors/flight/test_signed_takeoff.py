@@ -389,3 +389,12 @@ def test_the_real_process_takes_off_signed_recovers_without_and_refuses_unsigned
     capfd.readouterr()
     assert main([*fly, "--for", "0.1"]) == 1
     assert "found none; sign it with the ground station's key" in capfd.readouterr().err
+
+
+def test_a_store_whose_current_is_gone_is_not_said_to_hold_no_engines(aircraft: Aircraft) -> None:
+    (aircraft.store.root / "current").unlink()
+    with pytest.raises(TakeoffRefusedError, match=r"engines/current: expected it to name a generation.*rollback"):
+        engines_for_takeoff(aircraft.plan)
+    shutil.rmtree(aircraft.store.root)
+    with pytest.raises(TakeoffRefusedError, match="holds no engines"):
+        engines_for_takeoff(aircraft.plan)

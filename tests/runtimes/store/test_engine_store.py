@@ -222,6 +222,16 @@ def test_a_failing_replacement_of_current_leaves_the_former_generation(
     assert hidden(store.root) == []
 
 
+def test_what_stands_where_current_belongs_is_named_and_not_the_file_that_was_to_replace_it(store: EngineStore) -> None:
+    commit(store, {"vpr": b"one"})
+    current = store.root / "current"
+    current.unlink()
+    current.mkdir()
+    with pytest.raises(EngineStoreError, match=f"cannot be written: {current}: Is a directory"):
+        commit(store, {"vpr": b"two"})
+    assert hidden(store.root) == []
+
+
 # --- damage -----------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtimes.store.regular_file import read_regular_file
+from runtimes.store.regular_file import read_regular_file, why_unreadable
 
 
 def read(path: Path, *, follow_links: bool = False) -> bytes:
@@ -85,3 +85,12 @@ def test_no_descriptor_stays_open(tmp_path: Path) -> None:
             read(tmp_path / name)
         assert refused.value.errno in (errno.ENOENT, errno.EINVAL)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_file_that_may_not_be_read_asks_for_the_right_to_and_for_nothing_else() -> None:
+    denied = PermissionError(errno.EACCES, "Permission denied", "engine")
+    assert why_unreadable(denied, "compile it") == (
+        "cannot be read: Permission denied; give this user the right to read it"
+    )
+    gone = FileNotFoundError(errno.ENOENT, "No such file or directory", "engine")
+    assert why_unreadable(gone, "compile it") == "cannot be read: No such file or directory; compile it"

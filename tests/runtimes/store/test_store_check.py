@@ -174,3 +174,11 @@ def test_what_no_manifest_lists_is_named(store: EngineStore, name: str) -> None:
 def test_what_a_killed_signer_left_is_no_stranger(store: EngineStore) -> None:
     (store.path_of(2) / ".manifest.sig.0123456789abcdef.part").write_bytes(b"half")
     assert check_store(store, PUBLIC).ok
+
+
+def test_generations_that_nothing_points_at_are_told_how_to_be_pointed_at(store: EngineStore) -> None:
+    (store.root / "current").unlink()
+    assert found(check_store(store, PUBLIC)) == {
+        "current": f"{store.root}/current: expected it to name a generation, found no such file; point it at one:"
+        " c7 engines rollback FLIGHT.toml --generation N"
+    }
