@@ -6,18 +6,22 @@ from pathlib import Path
 
 import click
 import msgspec
+from rich.console import Console
 from rich.table import Table
 
 from messages.errors import ConfigError, printable
 from runtimes.flight_plan_file import read_flight_plan
-from runtimes.store.engine_store import EngineStore
+from runtimes.store.engine_store import CURRENT_NAME, EngineStore
 from runtimes.store.manifest import MANIFEST_NAME
+from runtimes.store.signature import SIGNATURE_NAME, VERSION_MAX
 from runtimes.store.signed_generation import sign_generation
 from runtimes.store.signing_key import read_private_key, read_public_key
 from runtimes.store.store_check import GenerationCheck, SignatureState, StoreCheck, check_store
 from runtimes.store_view import StoreView, store_console
 
 FAILED = 1
+PLAN_NAME = "flight.toml"
+"""What a flight plan is mostly called."""
 
 PLACE = click.argument("place", metavar="PLACE", type=click.Path(path_type=Path))
 """A flight plan, or the folder of a store."""
@@ -47,6 +51,11 @@ def find_place(place: Path) -> Place:
             f" {place.absolute().parent}"
         )
     if place.is_dir():
+        plan = place / PLAN_NAME
+        if plan.is_file() and not (place / CURRENT_NAME).exists():
+            raise ConfigError(
+                f"{place}: expected a FLIGHT.toml or the folder of a store, found a folder with a plan; try {plan}"
+            )
         return Place(EngineStore(place), None)
     flight = read_flight_plan(place).flight
     return Place(EngineStore(flight.store), flight.public_key)
@@ -63,7 +72,9 @@ def engines() -> None:
     "--key", "key_path", required=True, type=click.Path(path_type=Path), help="PEM file, an Ed25519 private key."
 )
 @click.option("--generation", "number", type=click.IntRange(1, 999_999), help="Which one; else the current one.")
-@click.option("--version", type=click.IntRange(min=1), help="Else one above the highest that was signed in the store.")
+@click.option(
+    "--version", type=click.IntRange(1, VERSION_MAX), help="Else one above the highest that was signed in the store."
+)
 @click.option("--manifest-only", is_flag=True, help="Sign without hashing the engines, where they are not at hand.")
 @JSON
 def sign(
@@ -115,7 +126,7 @@ def _print_check(checked: StoreCheck) -> None:
     console = store_console()
     table = Table("generation", "", "files", "signature", box=None)
     for each in checked.generations:
-        damaged = sum(not file.endswith(".sig") for file in each.problems)
+        damaged = sum(not file.endswith(SIGNATURE_NAME) for file in each.problems)
         table.add_row(
             str(each.number),
             "current" if each.current else "",
@@ -123,10 +134,17 @@ def _print_check(checked: StoreCheck) -> None:
             _describe_signature(each),
         )
     console.print(table)
-    for problems in (checked.problems, *(each.problems for each in checked.generations)):
-        for text in problems.values():
-            console.print(f"DAMAGED  {printable(text)}", markup=False, highlight=False, soft_wrap=True, style="red")
+    for text in checked.problems.values():
+        _print_problem(console, "DAMAGED", text)
+    for each in checked.generations:
+        for file, text in each.problems.items():
+            is_whole = file.endswith(SIGNATURE_NAME) and each.signature != "damaged"
+            _print_problem(console, "REFUSED" if is_whole else "DAMAGED", text)
     console.print("the store is whole" if checked.ok else "the store is not as it should be", highlight=False)
+
+
+def _print_problem(console: Console, word: str, text: str) -> None:
+    console.print(f"{word}  {printable(text)}", markup=False, highlight=False, soft_wrap=True, style="red")
 
 
 def _describe_signature(each: GenerationCheck) -> str:

@@ -179,7 +179,7 @@ def test_unusable_input_is_exit_code_2_and_named(
 @pytest.mark.parametrize(
     ("arguments", "found"),
     [
-        (["verify", "{folder}"], "expected a store of engines, found none"),
+        (["verify", "{folder}/empty"], "expected a store of engines, found none"),
         (["sign", "{plan}", "--key", "{private}", "--generation", "7"], "gen-000007"),
         (["sign", "{plan}", "--key", "{private}", "--generation", "1", "--version", "3"], "above 3"),
     ],
@@ -187,6 +187,7 @@ def test_unusable_input_is_exit_code_2_and_named(
 def test_what_the_store_refuses_is_exit_code_1_and_one_document(
     ground: Ground, capfd: pytest.CaptureFixture[str], arguments: list[str], found: str
 ) -> None:
+    (ground.folder / "empty").mkdir()
     assert main(["engines", "sign", str(ground.plan), "--key", str(ground.private), "--version", "3"]) == 0
     capfd.readouterr()
     assert main(["engines", *(each.format(**ground._asdict()) for each in arguments), "--json"]) == 1
@@ -216,3 +217,30 @@ def test_a_private_key_in_the_store_signs_nothing(ground: Ground, capfd: pytest.
 def test_importing_the_command_imports_no_cryptography() -> None:
     code = "import sys, actors.__main__; sys.exit(any(name.startswith('cryptography') for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0  # noqa: S603
+
+
+def test_a_generation_that_only_lacks_its_signature_is_refused_and_not_called_damaged(
+    ground: Ground, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["engines", "verify", str(ground.plan)]) == 1
+    out = capsys.readouterr().out
+    assert "REFUSED  " in out
+    assert "manifest.sig: expected a signature by the key" in out
+    assert "DAMAGED" not in out
+    (ground.store.path_of(1) / "manifest.sig").write_bytes(b"rubbish")
+    assert main(["engines", "verify", str(ground.plan)]) == 1
+    assert "DAMAGED  " in capsys.readouterr().out
+
+
+def test_a_version_that_no_signature_can_carry_is_wrong_usage(
+    ground: Ground, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for version in ("0", "1000000000000", "99999999999999999999"):
+        assert main(["engines", "sign", str(ground.plan), "--key", str(ground.private), "--version", version]) == 2
+        assert "is not in the range 1<=x<=999999999999" in capsys.readouterr().err
+
+
+def test_the_folder_of_a_plan_is_not_taken_for_its_store(ground: Ground, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("list", "verify", "rollback"):
+        assert main(["engines", command, str(ground.folder)]) == 2
+        assert f"found a folder with a plan; try {ground.plan}" in capsys.readouterr().err
