@@ -109,9 +109,9 @@ def test_every_command_of_the_page_does_what_the_page_says(flight: Path, capfd: 
     assert signature.version == 40
 
 
-def test_the_refusals_of_the_page_are_what_the_program_says(flight: Path) -> None:
+def test_the_refusals_of_the_page_are_what_the_program_says(flight: Path, capfd: pytest.CaptureFixture[str]) -> None:
     said = {}
-    for row in re.findall(r"^\| (`.*?) \|", PAGE.split("## When a takeoff is refused")[1], re.MULTILINE):
+    for row in re.findall(r"^\| (`.*?) \|", PAGE.split("## When signing or verifying is refused")[1], re.MULTILINE):
         said.update(dict.fromkeys(re.findall(r"`(.*?)`", row), ""))
     for block in blocks("sh")[:2]:
         run(block)
@@ -148,6 +148,12 @@ def test_the_refusals_of_the_page_are_what_the_program_says(flight: Path) -> Non
         check=True,
         timeout=60,
     )
+    capfd.readouterr()
+    assert main(["engines", "sign", "engines", "--key", "other.private.pem"]) == 1
+    (store.path_of(1) / "stranger.engine").touch()
+    assert main(["engines", "verify", "engines"]) == 1
+    printed = capfd.readouterr()
+    refusals += [printed.err, printed.out]
     assert main(["engines", "sign", "engines", "--key", "other.private.pem", "--version", "50"]) == 0
     refuse()
 
