@@ -23,7 +23,15 @@ FAILED = 1
 PLAN_NAME = "flight.toml"
 """What a flight plan is mostly called."""
 
-PLACE = click.argument("place", metavar="PLACE", type=click.Path(path_type=Path))
+
+def _named(_context: click.Context, _argument: click.Parameter, value: str) -> Path:
+    """An empty PLACE is a shell variable that is not set, not the folder that one happens to be in."""
+    if not value:
+        raise click.BadParameter("expected a FLIGHT.toml or the folder of a store, got an empty text")
+    return Path(value)
+
+
+PLACE = click.argument("place", metavar="PLACE", type=str, callback=_named)
 """A flight plan, or the folder of a store."""
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 

@@ -244,3 +244,11 @@ def test_the_folder_of_a_plan_is_not_taken_for_its_store(ground: Ground, capsys:
     for command in ("list", "verify", "rollback"):
         assert main(["engines", command, str(ground.folder)]) == 2
         assert f"found a folder with a plan; try {ground.plan}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["list"], ["verify"], ["rollback"], ["sign", "--key", "ground.pem"]])
+def test_an_empty_place_is_wrong_usage_and_not_the_folder_at_hand(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["engines", *command, ""]) == 2
+    assert "got an empty text" in capsys.readouterr().err
