@@ -102,7 +102,7 @@ bench: $(VENV)/installed ## what a message costs, beside a thread pool and a bar
 	$(BIN)/python -m benchmarks.verification
 
 chaos: $(VENV)/installed ## the tests that break things for minutes
-	@$(BIN)/python -m pytest -q -m chaos
+	@$(BIN)/python -m pytest -q -s -m chaos
 
 ifneq ($(wildcard $(VENV)/jetson),)
 $(VENV)/installed: $(VENV)/jetson
