@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from runtimes import BuildConfig, BuiltEngine, EngineStore, read_flight_plan, wr
 from runtimes.fake_runtime import FAKE_HOST
 from runtimes.source_model import SourceModel
 from runtimes.store.disk import DISK, Disk
+from runtimes.store.fake_disk import FakeDisk, Operation
 from runtimes.store.sha256_sidecar import sha256_of
 from runtimes.store.staged_generation import stage_generation
 from runtimes.store.store_lock import store_lock
@@ -236,32 +238,15 @@ def test_the_command_says_what_it_did(plan: Path, capsys: pytest.CaptureFixture[
 # --- kills ------------------------------------------------------------------------------------------------------
 
 
-class KilledDisk(Disk):
-    """Ends this process by SIGKILL before its `at`-th change."""
+def killed_disk(at: int) -> FakeDisk:
+    """Ends the process that uses it by SIGKILL before operation number `at`."""
+    operations = itertools.count()
 
-    def __init__(self, at: int) -> None:
-        self.left = at
-
-    def _step(self) -> None:
-        if self.left == 0:
+    def before(operation: Operation, _path: Path | None) -> None:
+        if operation != "list_folder" and next(operations) == at:
             os.kill(os.getpid(), signal.SIGKILL)
-        self.left -= 1
 
-    def replace(self, source: Path, target: Path) -> None:
-        self._step()
-        super().replace(source, target)
-
-    def fsync(self, descriptor: int) -> None:
-        self._step()
-        super().fsync(descriptor)
-
-    def unlink(self, path: Path) -> None:
-        self._step()
-        super().unlink(path)
-
-    def remove_folder(self, path: Path) -> None:
-        self._step()
-        super().remove_folder(path)
+    return FakeDisk(before)
 
 
 def kill_at_every_step(folder: Path) -> None:
@@ -275,7 +260,7 @@ def kill_at_every_step(folder: Path) -> None:
         shutil.copytree(template.parent, plan.parent)
         child = os.fork()
         if child == 0:
-            prune(plan, keep=1, disk=KilledDisk(at))
+            prune(plan, keep=1, disk=killed_disk(at))
             os._exit(0)
         _, status = os.waitpid(child, 0)
         numbers = whole(plan)

@@ -26,6 +26,7 @@ from runtimes.provisioning.provision import provision
 from runtimes.store.disk import Disk
 from runtimes.store.engine_artifact import read_verified, verify_artifact
 from runtimes.store.engine_store import EngineStore, Generation
+from runtimes.store.fake_disk import FakeDisk, Operation
 
 FORMER = {"vpr": b"vpr" * 3000, "matcher": b"the former matcher" * 500}
 NEXT = {"vpr": FORMER["vpr"], "matcher": b"the next matcher" * 600}
@@ -33,62 +34,26 @@ NEVER = 10**9
 REMOVALS = ("unlink", "remove_folder", "list_folder")
 
 
-class FailingDisk(Disk):
+class FailingDisk(FakeDisk):
     """Refuses operation number `at` with this error, and where `lasting` everything after it too.
 
-    A full disk still lets files go. Nothing is fsynced: no power cut follows.
+    A full disk still lets files go.
     """
 
     def __init__(self, at: int, code: int, *, lasting: bool) -> None:
+        super().__init__(self._step, fsyncs=False)
         self.left = at
         self.code = code
         self.lasting = lasting
         self.failed: list[str] = []
 
-    def _step(self, operation: str, path: Path | None = None) -> None:
+    def _step(self, operation: Operation, path: Path | None) -> None:
         self.left -= 1
         removal_succeeds = self.code != errno.EIO and operation in REMOVALS
         if removal_succeeds or not (self.left == -1 or (self.lasting and self.left < 0)):
             return
         self.failed.append(operation)
         raise OSError(self.code, os.strerror(self.code), None if path is None else str(path))
-
-    def create(self, path: Path) -> int:
-        self._step("create", path)
-        return super().create(path)
-
-    def write(self, descriptor: int, data: memoryview) -> int:
-        if self.left == 0:
-            super().write(descriptor, data[: len(data) // 2])
-        self._step("write")
-        return super().write(descriptor, data)
-
-    def fsync(self, descriptor: int) -> None:
-        self._step("fsync")
-
-    def replace(self, source: Path, target: Path) -> None:
-        self._step("replace", source)
-        super().replace(source, target)
-
-    def link(self, source: Path, target: Path) -> None:
-        self._step("link", source)
-        super().link(source, target)
-
-    def make_folder(self, path: Path) -> None:
-        self._step("make_folder", path)
-        super().make_folder(path)
-
-    def unlink(self, path: Path) -> None:
-        self._step("unlink", path)
-        super().unlink(path)
-
-    def remove_folder(self, path: Path) -> None:
-        self._step("remove_folder", path)
-        super().remove_folder(path)
-
-    def list_folder(self, path: Path) -> list[os.DirEntry[str]]:
-        self._step("list_folder", path)
-        return super().list_folder(path)
 
 
 def healthy() -> FailingDisk:

@@ -7,6 +7,7 @@ the real command, in the middle of its system calls. `make chaos` runs all of it
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -28,6 +29,7 @@ from runtimes.provisioning.provision import provision
 from runtimes.store.disk import Disk
 from runtimes.store.engine_artifact import read_verified, verify_artifact
 from runtimes.store.engine_store import EngineStore, Generation
+from runtimes.store.fake_disk import FakeDisk, Operation
 from runtimes.store.sha256_sidecar import sha256_of
 
 KILLS = int(os.environ.get("C7_CHAOS_KILLS", "1000"))
@@ -37,52 +39,15 @@ FORMER = {"vpr": b"vpr" * 3000, "matcher": b"the former matcher" * 500}
 NEXT = {"vpr": FORMER["vpr"], "matcher": b"the next matcher" * 600}
 
 
-class KilledDisk(Disk):
-    """Ends this process by SIGKILL before operation number `at`; a write is done by half then."""
+def killed_disk(at: int, *, fsyncs: bool = True) -> FakeDisk:
+    """Ends the process that uses it by SIGKILL before operation number `at`; a write is done by half then."""
+    operations = itertools.count()
 
-    def __init__(self, at: int, *, fsyncs: bool = True) -> None:
-        self.left = at
-        self.fsyncs = fsyncs
-
-    def _step(self) -> None:
-        if self.left == 0:
+    def before(_operation: Operation, _path: Path | None) -> None:
+        if next(operations) == at:
             os.kill(os.getpid(), signal.SIGKILL)
-        self.left -= 1
 
-    def create(self, path: Path) -> int:
-        self._step()
-        return super().create(path)
-
-    def write(self, descriptor: int, data: memoryview) -> int:
-        if self.left == 0:
-            super().write(descriptor, data[: len(data) // 2])
-        self._step()
-        return super().write(descriptor, data)
-
-    def fsync(self, descriptor: int) -> None:
-        self._step()
-        if self.fsyncs:
-            super().fsync(descriptor)
-
-    def replace(self, source: Path, target: Path) -> None:
-        self._step()
-        super().replace(source, target)
-
-    def link(self, source: Path, target: Path) -> None:
-        self._step()
-        super().link(source, target)
-
-    def make_folder(self, path: Path) -> None:
-        self._step()
-        super().make_folder(path)
-
-    def unlink(self, path: Path) -> None:
-        self._step()
-        super().unlink(path)
-
-    def remove_folder(self, path: Path) -> None:
-        self._step()
-        super().remove_folder(path)
+    return FakeDisk(before, fsyncs=fsyncs)
 
 
 ALIVE = 10**9
@@ -127,7 +92,7 @@ def judge(root: Path) -> str:
     """Which generation a killed run left; and the next run, which nobody kills, leaves nothing else behind."""
     found = engines_of(root)
     assert found in (FORMER, NEXT), "neither the former nor the next generation"
-    commit(root, NEXT, KilledDisk(ALIVE, fsyncs=False))
+    commit(root, NEXT, killed_disk(ALIVE, fsyncs=False))
     assert engines_of(root) == NEXT
     hidden = [path.name for path in root.rglob(".*")]
     assert hidden == [".lock"], hidden
@@ -155,7 +120,7 @@ def run_killed(root: Path, disk: Disk, after_s: float | None = None) -> bool:
 
 def provisioned_store(folder: Path, fsyncs: bool) -> Path:
     template = folder / "template"
-    commit(template, FORMER, KilledDisk(ALIVE, fsyncs=fsyncs))
+    commit(template, FORMER, killed_disk(ALIVE, fsyncs=fsyncs))
     return template
 
 
@@ -166,7 +131,7 @@ def kill_at_every_operation(folder: Path, stride: int, fsyncs: bool) -> Counter[
     for at in range(0, 10_000, stride):
         root = folder / str(at)
         shutil.copytree(template, root)
-        killed = run_killed(root, KilledDisk(at, fsyncs=fsyncs))
+        killed = run_killed(root, killed_disk(at, fsyncs=fsyncs))
         outcomes[judge(root)] += killed
         shutil.rmtree(root)
         if not killed:
@@ -181,14 +146,14 @@ def kill_at_random_times(folder: Path, kills: int, seed: int) -> Counter[str]:
     root = folder / "undisturbed"
     shutil.copytree(template, root)
     began_ns = time.monotonic_ns()
-    run_killed(root, KilledDisk(ALIVE))
+    run_killed(root, killed_disk(ALIVE))
     longest_s = (time.monotonic_ns() - began_ns) / 1e9
     outcomes: Counter[str] = Counter()
     while outcomes["former"] + outcomes["next"] < kills:
         shutil.rmtree(root)
         shutil.copytree(template, root)
         after_s = chance.uniform(0, longest_s)
-        killed = run_killed(root, KilledDisk(ALIVE), after_s)
+        killed = run_killed(root, killed_disk(ALIVE), after_s)
         if not killed:  # it was quicker than that
             longest_s = after_s * 1.1
         outcomes[judge(root) if killed else "ended before the kill"] += 1

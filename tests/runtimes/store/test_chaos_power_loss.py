@@ -28,6 +28,7 @@ from runtimes.store.disk import Disk
 from runtimes.store.engine_artifact import read_calibration, read_self_test, read_verified, verify_artifact
 from runtimes.store.engine_store import EngineStore, Generation
 from runtimes.store.engine_writer import BuiltEngine, sign_off, write_engine
+from runtimes.store.fake_disk import FakeDisk
 from runtimes.store.sha256_sidecar import sha256_of
 from runtimes.store.staged_generation import StagedGeneration, stage_generation
 
@@ -307,13 +308,6 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> list[Operation]:
 # --- what must hold after it ------------------------------------------------------------------------------------
 
 
-class InstantDisk(Disk):
-    """For a run that no power cut follows."""
-
-    def fsync(self, descriptor: int) -> None:
-        pass
-
-
 def parts_of(entry: EngineCacheEntry) -> tuple[bytes, bytes | None, bytes | None]:
     verify_artifact(entry)
     return read_verified(entry), read_self_test(entry), read_calibration(entry)
@@ -377,7 +371,7 @@ def play(
             else:
                 (base / path).write_bytes(content)
         try:
-            judge(EngineStore(base / STORE, InstantDisk()), promises)
+            judge(EngineStore(base / STORE, FakeDisk(lambda *_: None, fsyncs=False)), promises)
         except (AssertionError, C7Error) as error:
             error.args = (f"cut {number} of seed {seed} after operation {length} of {len(log)}: {error}",)
             raise
