@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 
 from actors.pending import Pending
 from actors.routes import Routes
+from actors.supervised import refuse_to_block
 from actors.thermal_feed import ThermalBroadcast, ThermalSubscription
-from messages import NS_PER_MS, Infer, Outcome, Tensor, ThermalState
+from messages import NS_PER_MS, NS_PER_S, Infer, Outcome, Tensor, ThermalState
 from telemetry import ThermalSnapshot
 
 WITHIN_MS_MAX = 600_000.0
@@ -30,8 +33,10 @@ class InferenceClient:
         """Run `model` and wait for its outcome, at most `within_ms` milliseconds.
 
         Never raises for anything that happens to the request: that is what `InferRejected` says. Raises ValueError
-        for a `within_ms` that is not between 0 and ten minutes.
+        for a `within_ms` that is not between 0 and ten minutes, and BlockingCallError on the thread of one of our own
+        actors, which uses `send`; a consumer's own pykka actor may wait if it likes.
         """
+        refuse_to_block("infer()")
         return self._submit(model, inputs, self._deadline_ns(within_ms), frame_id, captured_ns).result()
 
     def submit(
@@ -49,10 +54,38 @@ class InferenceClient:
         frame_id: int = 0,
         captured_ns: int = 0,
     ) -> list[Outcome]:
-        """Ask for all of a frame's runs under one deadline; one outcome each, in the order of `batch`."""
+        """Ask for all of a frame's runs under one deadline; one outcome each, in the order of `batch`.
+
+        Waits at most until that deadline. Raises as `infer` does.
+        """
+        refuse_to_block("infer_many()")
         deadline_ns = self._deadline_ns(within_ms)
         pending = [self._submit(model, inputs, deadline_ns, frame_id, captured_ns) for inputs in batch]
         return [each.result() for each in pending]
+
+    async def infer_async(
+        self, model: str, inputs: Mapping[str, Tensor], *, within_ms: float, frame_id: int = 0, captured_ns: int = 0
+    ) -> Outcome:
+        """Run `model` and await its outcome, at most `within_ms` milliseconds; the event loop runs on meanwhile.
+
+        A cancelled task cancels its request; an engine that had begun to read the arrays may read them until it
+        returns. Raises ValueError as `infer` does.
+        """
+        loop = asyncio.get_running_loop()
+        pending = self._submit(model, inputs, self._deadline_ns(within_ms), frame_id, captured_ns)
+        answer: asyncio.Future[Outcome] = loop.create_future()
+
+        def wake(outcome: Outcome) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody awaits this any more
+                loop.call_soon_threadsafe(_answer, answer, outcome)
+
+        deadline = loop.call_later((pending.deadline_ns - self._now_ns()) / NS_PER_S, pending.expire)
+        try:
+            pending.listen(wake)
+            return await answer
+        finally:
+            deadline.cancel()
+            pending.cancel()
 
     def thermal_state(self) -> ThermalState:
         """The newest sample. Never raises: without telemetry it says `source_lost` and no throttle."""
@@ -82,3 +115,8 @@ class InferenceClient:
                 captured_ns=captured_ns,
             )
         )
+
+
+def _answer(answer: asyncio.Future[Outcome], outcome: Outcome) -> None:
+    if not answer.done():  # its task was cancelled while the outcome was on its way
+        answer.set_result(outcome)

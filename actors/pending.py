@@ -7,9 +7,14 @@ refuses whatever comes late.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from actors.ledger import Ledger
+from actors.supervised import refuse_to_block
 from messages import NS_PER_S, Clock, Infer, InferRejected, Outcome, RejectReason
+
+Listener = Callable[[Outcome], None]
+"""Told an outcome on the thread that settled it, perhaps an engine's: it never blocks and never raises."""
 
 
 class Pending:
@@ -19,6 +24,7 @@ class Pending:
         "__weakref__",
         "_clock",
         "_ledger",
+        "_listener",
         "_lock",
         "_outcome",
         "_request",
@@ -40,6 +46,7 @@ class Pending:
         self._ledger = ledger
         self._request: Infer | None = request
         self._outcome: Outcome | None = None
+        self._listener: Listener | None = None
         self._running = False
         self._lock = threading.Lock()
         self._settled = threading.Lock()
@@ -53,13 +60,17 @@ class Pending:
         return self._outcome is not None
 
     def result(self) -> Outcome:
-        """Wait for the outcome, at most until the deadline; then the request is rejected as `expired`."""
+        """Wait for the outcome, at most until the deadline; then the request is rejected as `expired`.
+
+        Raises BlockingCallError where it would have to wait on the thread of one of our own actors.
+        """
         if self._outcome is None:
+            refuse_to_block("Pending.result()")
             remaining_s = (self.deadline_ns - self._clock.monotonic_ns()) / NS_PER_S
             if self._settled.acquire(timeout=max(0.0, remaining_s)):
                 self._settled.release()
             else:
-                self.reject("expired", "no outcome before the deadline")
+                self.expire()
         outcome = self._outcome
         assert outcome is not None  # noqa: S101  # either this thread settled it or another one had
         return outcome
@@ -68,18 +79,35 @@ class Pending:
         """Give the request up. False where the outcome was already there."""
         return self.reject("cancelled")
 
+    def expire(self) -> bool:
+        """The deadline has passed. False where the outcome was already there."""
+        return self.reject("expired", "no outcome before the deadline")
+
+    def listen(self, listener: Listener) -> None:
+        """Have `listener` told the outcome once; at once, on this thread, where it is already there.
+
+        Raises RuntimeError where somebody listens already.
+        """
+        with self._lock:
+            if self._listener is not None:
+                raise RuntimeError("expected nobody to listen for this outcome yet, found a listener")
+            self._listener = listener
+        if self._outcome is not None:
+            self._tell_listener()
+
     def settle(self, outcome: Outcome) -> bool:
         """Give the request its outcome. False where it already has one: then this one is dropped uncounted."""
         with self._lock:
-            return self._settle(outcome)
+            won = self._settle(outcome)
+        if self._listener is not None:
+            self._tell_listener()
+        return won
 
     def reject(self, reason: RejectReason, detail: str = "") -> bool:
         """Settle with a rejection, which says whether an engine may still be reading the inputs."""
         with self._lock:
             request = self._request
-            if request is None:
-                return False
-            return self._settle(
+            won = request is not None and self._settle(
                 InferRejected(
                     model=request.model,
                     consumer=request.consumer,
@@ -90,6 +118,9 @@ class Pending:
                     inputs_released=not self._running,
                 )
             )
+        if self._listener is not None:
+            self._tell_listener()
+        return won
 
     def begin_run(self) -> Infer | None:
         """The engine starts to read the inputs. None where nobody waits for the result any more."""
@@ -112,3 +143,11 @@ class Pending:
         self._request = None
         self._settled.release()
         return True
+
+    def _tell_listener(self) -> None:
+        # Outside the lock: what listens may ask this object. Whoever takes it out under the lock is the one who tells.
+        with self._lock:
+            listener, self._listener = self._listener, None
+            outcome = self._outcome
+        if listener is not None and outcome is not None:
+            listener(outcome)

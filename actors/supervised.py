@@ -8,6 +8,7 @@ answered. One try/finally around `_actor_loop` and a mailbox that closes cure al
 from __future__ import annotations
 
 import contextlib
+import threading
 import traceback
 from typing import Any, cast
 
@@ -15,7 +16,15 @@ import pykka
 from loguru import logger
 
 from actors.mailbox import FORGET_LETTER, Mailbox
-from messages import describe_error
+from messages import BlockingCallError, describe_error
+
+
+class _Current(threading.local):
+    actor = ""
+
+
+_CURRENT = _Current()
+"""Which of our own actors this thread is; empty on every other thread, a consumer's own pykka actor included."""
 
 
 class SupervisedActor(pykka.ThreadingActor):
@@ -81,6 +90,7 @@ class SupervisedActor(pykka.ThreadingActor):
 
     def _actor_loop(self) -> None:
         self.mailbox.belongs_to_this_thread()
+        _CURRENT.actor = type(self).__name__
         try:
             super()._actor_loop()
         finally:
@@ -104,6 +114,16 @@ def await_end(ref: pykka.ActorRef[Any], timeout_s: float) -> bool:
     already leaving. False where that took longer. An actor that asks for its own end is not kept waiting: True.
     """
     return cast("Mailbox", ref.actor_inbox).wait_closed(timeout_s)
+
+
+def refuse_to_block(call: str) -> None:
+    """Raises BlockingCallError on the thread of one of our own actors; does nothing on any other."""
+    if _CURRENT.actor:
+        raise BlockingCallError(
+            f"expected {call} on a consumer's thread, found it on the thread of {_CURRENT.actor}: while that waits, "
+            "nothing in its mailbox is answered, the awaited outcome perhaps among it. Use "
+            "`client.send(..., reply_to=actor_ref)`, which brings the outcome as a message"
+        )
 
 
 def forget_frames(error: BaseException) -> None:

@@ -2,6 +2,7 @@
 
 from messages.clock import NS_PER_MS, NS_PER_S, Clock, MonotonicClock, VirtualClock
 from messages.errors import (
+    BlockingCallError,
     C7Error,
     CalibrationCacheError,
     ConfigError,
@@ -68,6 +69,7 @@ __all__ = [
     "WIRE_MAX_BYTES",
     "AirborneDeclared",
     "AllEnginesLoaded",
+    "BlockingCallError",
     "C7Error",
     "CalibrationCacheError",
     "Clock",

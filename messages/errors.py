@@ -73,6 +73,10 @@ class FlightProcessError(C7Error):
     """The flight process cannot be reached, or another one holds the state folder."""
 
 
+class BlockingCallError(C7Error):
+    """A wait for an outcome was begun on the thread of one of our own actors, whose mail would lie unanswered."""
+
+
 class WireFormatError(C7Error):
     """Bytes that claim to be a message are too long, malformed or of the wrong type."""
 

@@ -135,3 +135,55 @@ def test_the_observer_sees_the_request_at_admission_and_the_outcome_at_settlemen
     assert seen == [asked]
     pending.reject("cancelled")
     assert seen == [asked, pending.result()]
+
+
+@pytest.mark.parametrize("settled_first", [True, False])
+def test_a_listener_is_told_once_whenever_it_begins_to_listen(
+    clock: VirtualClock, ledger: Ledger, settled_first: bool
+) -> None:
+    told: list[Outcome] = []
+    pending = admitted(request(clock), ledger, clock)
+    if settled_first:
+        pending.reject("shed")
+    pending.listen(told.append)
+    pending.reject("shed")
+    pending.reject("expired")
+    pending.cancel()
+    assert told == [pending.result()]
+
+
+def test_a_second_listener_is_refused(clock: VirtualClock, ledger: Ledger) -> None:
+    pending = admitted(request(clock), ledger, clock)
+    pending.listen(lambda _outcome: None)
+    with pytest.raises(RuntimeError, match="found a listener"):
+        pending.listen(lambda _outcome: None)
+
+
+def test_a_listener_finds_the_outcome_there_and_counted(clock: VirtualClock, ledger: Ledger) -> None:
+    pending = admitted(request(clock), ledger, clock)
+    found: list[tuple[bool, int]] = []
+    pending.listen(lambda _outcome: found.append((pending.done, ledger.tallies()["vpr"].open)))
+    pending.expire()
+    assert found == [(True, 0)]
+
+
+def test_many_threads_settle_and_the_listener_is_told_once(ledger: Ledger) -> None:
+    clock = MonotonicClock()
+    asked = Infer("vpr", {}, "c2_vpr", 1, clock.monotonic_ns() + 10**10, 1)
+    for _ in range(200):
+        pending = admitted(asked, ledger, clock)
+        start = threading.Barrier(4)
+        told: list[Outcome] = []
+
+        def settle(pending: Pending = pending, start: threading.Barrier = start) -> None:
+            start.wait(10)
+            pending.reject("shed")
+
+        threads = [threading.Thread(target=settle) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        start.wait(10)
+        pending.listen(told.append)
+        for thread in threads:
+            thread.join(10)
+        assert told == [pending.result()]
