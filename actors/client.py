@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pykka
+from loguru import logger
 
 from actors.pending import Pending
 from actors.routes import Routes
 from actors.supervised import refuse_to_block
 from actors.thermal_feed import ThermalBroadcast, ThermalSubscription
-from messages import NS_PER_MS, NS_PER_S, Infer, Outcome, Tensor, ThermalState
+from messages import NS_PER_MS, NS_PER_S, Infer, Outcome, Tensor, ThermalState, describe_error
 from telemetry import ThermalSnapshot
 
 WITHIN_MS_MAX = 600_000.0
@@ -26,6 +31,7 @@ class InferenceClient:
         self._now_ns = routes.clock.monotonic_ns
         self._snapshot = snapshot
         self._broadcast = broadcast
+        self._silent_urn = ""
 
     def infer(
         self, model: str, inputs: Mapping[str, Tensor], *, within_ms: float, frame_id: int = 0, captured_ns: int = 0
@@ -87,6 +93,28 @@ class InferenceClient:
             deadline.cancel()
             pending.cancel()
 
+    def send(
+        self,
+        model: str,
+        inputs: Mapping[str, Tensor],
+        *,
+        within_ms: float,
+        reply_to: pykka.ActorRef[Any],
+        frame_id: int = 0,
+        captured_ns: int = 0,
+    ) -> int:
+        """Have the outcome told to the actor `reply_to` as a message. Never blocks.
+
+        Returns the outcome's `request_id`. That actor's mailbox must not block either: it is an engine's thread that
+        tells it. Where it is dead or refuses the message, the outcome is counted as undelivered and the engine runs on;
+        the first such outcome of each actor is logged. Raises ValueError as `infer` does.
+        """
+        deadline_ns = self._deadline_ns(within_ms)
+        request_id = self._routes.next_request_id()
+        pending = self._submit(model, inputs, deadline_ns, frame_id, captured_ns, request_id)
+        pending.listen(partial(self._tell, reply_to))
+        return request_id
+
     def thermal_state(self) -> ThermalState:
         """The newest sample. Never raises: without telemetry it says `source_lost` and no throttle."""
         return self._snapshot.peek()
@@ -100,8 +128,29 @@ class InferenceClient:
             raise ValueError(f"within_ms must be above 0 and at most {WITHIN_MS_MAX:g}, got {within_ms!r}")
         return self._now_ns() + int(within_ms * NS_PER_MS)
 
+    def _tell(self, reply_to: pykka.ActorRef[Any], outcome: Outcome) -> None:
+        try:
+            reply_to.tell(outcome)
+        except Exception as error:  # noqa: BLE001  # a consumer's mailbox; the thread is an engine's
+            self._routes.ledger.count_undelivered(outcome)
+            if self._silent_urn != reply_to.actor_urn:
+                self._silent_urn = reply_to.actor_urn
+                logger.warning(
+                    "C7 outcome not delivered; consumer={} backbone={} actor={}; {}",
+                    self.consumer,
+                    outcome.model,
+                    reply_to,
+                    describe_error(error),
+                )
+
     def _submit(
-        self, model: str, inputs: Mapping[str, Tensor], deadline_ns: int, frame_id: int, captured_ns: int
+        self,
+        model: str,
+        inputs: Mapping[str, Tensor],
+        deadline_ns: int,
+        frame_id: int,
+        captured_ns: int,
+        request_id: int | None = None,
     ) -> Pending:
         routes = self._routes
         return routes.submit(
@@ -111,7 +160,7 @@ class InferenceClient:
                 consumer=self.consumer,
                 frame_id=frame_id,
                 deadline_ns=deadline_ns,
-                request_id=routes.next_request_id(),
+                request_id=routes.next_request_id() if request_id is None else request_id,
                 captured_ns=captured_ns,
             )
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from messages import Infer, InferCompleted, Outcome, RejectReason
+from actors.durations import DurationCounts, DurationHistogram
+from messages import EngineLoaded, Infer, InferCompleted, Outcome, RejectReason
 
 if TYPE_CHECKING:
     from actors.pending import Pending
@@ -34,13 +35,47 @@ class ModelTally(msgspec.Struct, frozen=True):
         return self.submitted - self.completed - sum(self.rejected.values())
 
 
+class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What one model has done in this life of the process.
+
+    `queue` and `run` are of the completed requests, so a run that ended past its deadline is in `tally` alone.
+    `generation` is that of the newest engine that loaded, 0 before the first; `restarts` are the loads after it.
+    `undelivered` are outcomes, counted in `tally` too, that the actor they were to be sent to did not take.
+    """
+
+    tally: ModelTally
+    queue: DurationHistogram
+    run: DurationHistogram
+    generation: int = 0
+    restarts: int = 0
+    undelivered: int = 0
+
+
 class _Counts:
-    __slots__ = ("completed", "rejected", "submitted")
+    __slots__ = ("completed", "generation", "queue", "rejected", "restarts", "run", "submitted", "undelivered")
 
     def __init__(self) -> None:
         self.submitted = 0
         self.completed = 0
         self.rejected: dict[RejectReason, int] = {}
+        self.queue = DurationCounts()
+        self.run = DurationCounts()
+        self.generation = 0
+        self.restarts = 0
+        self.undelivered = 0
+
+    def tally(self) -> ModelTally:
+        return ModelTally(self.submitted, self.completed, dict(self.rejected))
+
+    def statistics(self) -> ModelStatistics:
+        return ModelStatistics(
+            tally=self.tally(),
+            queue=self.queue.histogram(),
+            run=self.run.histogram(),
+            generation=self.generation,
+            restarts=self.restarts,
+            undelivered=self.undelivered,
+        )
 
 
 class Ledger:
@@ -65,6 +100,8 @@ class Ledger:
         with self._lock:
             if type(outcome) is InferCompleted:
                 counts.completed, pending.open_in_ledger = counts.completed + 1, False
+                counts.queue.add(outcome.queued_ns)
+                counts.run.add(outcome.run_ns)
             else:
                 reason = outcome.reason  # type: ignore[union-attr]  # the other member of the union
                 count = counts.rejected.get(reason, 0)
@@ -72,11 +109,28 @@ class Ledger:
         if self._observe is not None:
             self._observe(outcome)
 
+    def count_undelivered(self, outcome: Outcome) -> None:
+        """The actor to which this outcome was sent did not take it."""
+        counts = self._counts.get(outcome.model) or self._unknown
+        with self._lock:
+            counts.undelivered += 1
+
+    def count_loaded(self, loaded: EngineLoaded) -> None:
+        """An engine answers. Raises KeyError for a model that is not flown."""
+        counts = self._counts[loaded.model]
+        with self._lock:
+            counts.restarts += counts.generation > 0
+            counts.generation = loaded.generation
+
     def tallies(self) -> dict[str, ModelTally]:
         """A consistent copy of all rows; the row for unknown models only where there is one to show."""
         with self._lock:
-            return {
-                model: ModelTally(counts.submitted, counts.completed, dict(counts.rejected))
-                for model, counts in self._counts.items()
-                if model != UNKNOWN_MODEL or counts.submitted
-            }
+            return {model: counts.tally() for model, counts in self._shown()}
+
+    def statistics(self) -> dict[str, ModelStatistics]:
+        """All that is known of each model, consistent at one instant; rows as in `tallies`."""
+        with self._lock:
+            return {model: counts.statistics() for model, counts in self._shown()}
+
+    def _shown(self) -> Iterator[tuple[str, _Counts]]:
+        return ((name, row) for name, row in self._counts.items() if name != UNKNOWN_MODEL or row.submitted)

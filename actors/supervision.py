@@ -15,7 +15,7 @@ from loguru import logger
 from actors.client import InferenceClient
 from actors.device_gate import DeviceGate
 from actors.engine import EngineSpec
-from actors.ledger import Ledger, ModelTally
+from actors.ledger import Ledger, ModelStatistics, ModelTally
 from actors.readiness import Readiness
 from actors.restart import RestartPolicy
 from actors.routes import Routes
@@ -26,6 +26,7 @@ from actors.thermal_feed import ThermalBroadcast
 from actors.timers import Timers, TimerThread
 from messages import (
     Clock,
+    EngineLoaded,
     Message,
     MonotonicClock,
     TakeoffRefusedError,
@@ -66,6 +67,10 @@ class Supervision(InferenceClient):
     def tallies(self) -> dict[str, ModelTally]:
         """Counts per model, consistent at one instant."""
         return self._routes.ledger.tallies()
+
+    def statistics(self) -> dict[str, ModelStatistics]:
+        """Per model: counts by outcome, queue and run times, generation and restarts, consistent at one instant."""
+        return self._routes.ledger.statistics()
 
     def is_alive(self) -> bool:
         """Whether the supervisor lives. It is never restarted: where it died, the process should end."""
@@ -131,7 +136,8 @@ def supervise(
     snapshot = snapshot or ThermalSnapshot(clock, stale_after_ns(period_s))
     source = _open_source(thermal, clock)
     broadcast = ThermalBroadcast()
-    routes = Routes(Ledger(engines, record), clock)
+    ledger = Ledger(engines, record)
+    routes = Routes(ledger, clock)
     readiness = Readiness(engines)
     ranks = priorities or {}
     tolerances = self_test_tolerances or {}
@@ -157,7 +163,7 @@ def supervise(
             mode=mode,
             load_timeout_s=load_timeout_s,
             policy=policy or RestartPolicy(),
-            announce=record or _unrecorded,
+            announce=_counted_and_recorded(ledger, record),
         )
         undo.callback(_stop_all, supervisor)
         watcher: pykka.ActorRef[ThermalActor] | None = None
@@ -205,5 +211,11 @@ def _open_source(thermal: Literal["auto"] | ThermalSource | None, clock: Clock) 
         return None
 
 
-def _unrecorded(message: Message) -> None:
-    """No recorder was given."""
+def _counted_and_recorded(ledger: Ledger, record: Callable[[Message], None] | None) -> Callable[[Message], None]:
+    def announce(message: Message) -> None:
+        if isinstance(message, EngineLoaded):
+            ledger.count_loaded(message)
+        if record is not None:
+            record(message)
+
+    return announce

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -10,17 +11,19 @@ from typing import Any
 import numpy as np
 import pykka
 import pytest
+from loguru import logger
 
 from actors import Supervision, supervise
 from actors.supervised import SupervisedActor, await_end
 from messages import (
     BlockingCallError,
     InferCompleted,
+    InferenceError,
     InferRejected,
     Outcome,
     Tensor,
 )
-from runtimes import FakeRuntime, computes, returns
+from runtimes import FakeRuntime, computes, raises, returns
 
 WAIT_S = 20.0
 WAIT_MS = WAIT_S * 1000
@@ -183,6 +186,113 @@ def test_a_frames_runs_share_one_deadline(hold: Hold) -> None:
         hold.go.set()
     assert {reason(outcome) for outcome in outcomes} == {"expired"}
     assert len({message.deadline_ns for message in seen if hasattr(message, "deadline_ns")}) == 1
+
+
+# As a message
+
+
+class Listening(pykka.ThreadingActor):
+    """A consumer's own actor, which keeps what it is told."""
+
+    use_daemon_thread = True
+
+    def __init__(self, told: queue.SimpleQueue[Outcome]) -> None:
+        super().__init__()
+        self._told = told
+
+    def on_receive(self, message: Outcome) -> None:
+        self._told.put(message)
+
+
+@pytest.fixture
+def told() -> queue.SimpleQueue[Outcome]:
+    return queue.SimpleQueue()
+
+
+@pytest.fixture
+def listening(told: queue.SimpleQueue[Outcome]) -> Iterator[pykka.ActorRef[Listening]]:
+    ref = Listening.start(told)
+    yield ref
+    ref.stop(timeout=WAIT_S)
+
+
+@pytest.fixture
+def warnings() -> Iterator[list[str]]:
+    lines: list[str] = []
+    sink = logger.add(lambda line: lines.append(str(line)), level="WARNING", format="{message}")
+    yield lines
+    logger.remove(sink)
+
+
+def test_an_outcome_arrives_as_a_message_that_carries_the_id_it_was_asked_by(
+    hold: Hold, listening: pykka.ActorRef[Listening], told: queue.SimpleQueue[Outcome]
+) -> None:
+    with fly(hold) as c7:
+        asked = [c7.send("vpr", IMAGE, within_ms=WAIT_MS, reply_to=listening, frame_id=frame) for frame in (1, 2)]
+        outcomes = [told.get(timeout=WAIT_S) for _ in asked]
+    assert [outcome.request_id for outcome in outcomes] == asked
+    assert [outcome.frame_id for outcome in outcomes] == [1, 2]
+    assert all(isinstance(outcome, InferCompleted) for outcome in outcomes)
+
+
+def test_a_refusal_arrives_as_a_message_too(
+    hold: Hold, listening: pykka.ActorRef[Listening], told: queue.SimpleQueue[Outcome]
+) -> None:
+    with fly(hold) as c7:
+        c7.send("nobody", IMAGE, within_ms=WAIT_MS, reply_to=listening)
+        assert reason(told.get(timeout=WAIT_S)) == "unknown_model"
+
+
+def test_what_an_engine_dies_of_arrives_as_a_message_too(
+    listening: pykka.ActorRef[Listening], told: queue.SimpleQueue[Outcome]
+) -> None:
+    fake = FakeRuntime({"vpr": raises(InferenceError("716"))})
+    with supervise(fake, fake.entries()) as c7:
+        c7.send("vpr", IMAGE, within_ms=WAIT_MS, reply_to=listening)
+        assert reason(told.get(timeout=WAIT_S)) == "inference_error"
+
+
+def test_what_is_still_open_at_the_end_arrives_as_a_message_too(
+    hold: Hold, listening: pykka.ActorRef[Listening], told: queue.SimpleQueue[Outcome]
+) -> None:
+    with fly(hold) as c7:
+        running = c7.send("slow", IMAGE, within_ms=WAIT_MS, reply_to=listening, frame_id=0)
+        assert hold.running.wait(WAIT_S)
+        waiting = [c7.send("slow", IMAGE, within_ms=WAIT_MS, reply_to=listening, frame_id=frame) for frame in (1, 2)]
+        threading.Thread(target=c7.stop, daemon=True).start()
+        outcomes = [told.get(timeout=WAIT_S) for _ in waiting]
+        assert [outcome.request_id for outcome in outcomes] == waiting
+        assert [reason(outcome) for outcome in outcomes] == ["shutting_down"] * 2
+        hold.go.set()
+        assert told.get(timeout=WAIT_S).request_id == running
+
+
+def test_a_dead_actor_disturbs_no_engine_and_its_outcomes_are_counted_and_said_once(
+    hold: Hold, told: queue.SimpleQueue[Outcome], warnings: list[str]
+) -> None:
+    dead = Listening.start(told)
+    dead.stop(timeout=WAIT_S)
+    with fly(hold) as c7:
+        for frame in range(2):
+            c7.send("slow", IMAGE, within_ms=WAIT_MS, reply_to=dead, frame_id=frame)
+        hold.go.set()
+        outcome = c7.infer("slow", IMAGE, within_ms=WAIT_MS, frame_id=1)
+        assert isinstance(outcome, InferCompleted)
+        assert outcome.generation == 1
+        statistics = c7.statistics()["slow"]
+    assert (statistics.tally.completed, statistics.undelivered) == (3, 2)
+    assert [line.split(";")[0] for line in warnings] == ["C7 outcome not delivered"]
+    assert "consumer=main" in warnings[0]
+
+
+def test_one_of_our_own_actors_may_send(hold: Hold, told: queue.SimpleQueue[Outcome]) -> None:
+    listening = Listening.start(told)
+    with fly(hold) as c7:
+        asking = Asking.start()
+        asking.tell(lambda: c7.send("vpr", IMAGE, within_ms=WAIT_MS, reply_to=listening))
+        assert isinstance(told.get(timeout=WAIT_S), InferCompleted)
+        asking.stop(timeout=WAIT_S)
+    listening.stop(timeout=WAIT_S)
 
 
 # No wait inside our own actors

@@ -28,6 +28,18 @@ def test_one_engine(ultravpr_onnx: Path) -> None:
     assert result.stdout.startswith("{'descriptor': (1, 8)} ")
 
 
+def test_async_consumer(ultravpr_onnx: Path) -> None:
+    result = run_example("async_consumer.py", ultravpr_onnx)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "13 of 13 completed\n"
+
+
+def test_actor_consumer(ultravpr_onnx: Path) -> None:
+    result = run_example("actor_consumer.py", ultravpr_onnx)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "{'descriptor': (1, 8)}\n"
+
+
 def test_provision(ultravpr_onnx: Path) -> None:
     plan = ultravpr_onnx.with_name("flight.toml")
     plan.write_text(
