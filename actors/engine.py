@@ -91,6 +91,10 @@ class EngineActor(SupervisedActor):
         if pending.done:  # given up while it waited: nothing to wait for the device for
             self.mailbox.finish()
             return
+        if self._now_ns() >= pending.deadline_ns:
+            pending.reject("expired", "the deadline passed in the queue")
+            self.mailbox.finish()
+            return
         if self._gate.enter(self._spec.priority, pending.deadline_ns):
             try:
                 self._serve(pending)
@@ -128,19 +132,22 @@ class EngineActor(SupervisedActor):
     def _serve(self, pending: Pending) -> None:
         started_ns = self._now_ns()
         if started_ns >= pending.deadline_ns:
-            pending.reject("expired", "the deadline passed in the queue")
+            pending.reject("expired", "the deadline passed while it waited for the device")
             return
         request = pending.begin_run()
         if request is None or self._handle is None:
             return
+        self.mailbox.running_since_ns = started_ns
         try:
             outputs = self._runtime.infer(self._handle, request.inputs)
         except BaseException as error:  # noqa: BLE001  # every way out of an engine is a verdict on it
             pending.end_run()
+            self.mailbox.running_since_ns = None
             self._refuse(pending, request, error)
             return
-        pending.end_run()
         ended_ns = self._now_ns()
+        pending.end_run()
+        self.mailbox.ran(ended_ns - started_ns)
         if ended_ns > pending.deadline_ns:
             pending.reject("expired", f"ran {(ended_ns - started_ns) / NS_PER_MS:.1f} ms, past its deadline")
             return

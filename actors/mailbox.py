@@ -2,7 +2,8 @@
 
 pykka sees only a token for work, so its loop never keeps a tensor alive, and a stop is never stuck behind frames.
 The work lane is bounded in whole frames per consumer: a newer frame takes the place of the consumer's oldest one,
-all requests of it, because half a frame's matches are worth nothing. Nothing here ever blocks a sender.
+all requests of it, because half a frame's matches are worth nothing. A request that cannot be answered in time is
+refused before it takes anybody's place. Nothing here ever blocks a sender.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pykka
 
+from actors.admission import admission_refusal, next_run_estimate_ns
+from actors.shedding import Frame, count_ahead, find_place, is_over
 from messages import RejectReason
 
 if TYPE_CHECKING:
@@ -21,10 +24,6 @@ if TYPE_CHECKING:
 
 FRAMES_PER_CONSUMER = 2
 """That wait, beside the request that runs; a third one would be stale before its turn at 3 Hz."""
-REQUESTS_PER_FRAME = 64
-"""One frame's burst is 13 matches; past this a consumer floods."""
-FRAMES_TOTAL = 64
-"""All consumers together."""
 
 
 class Refusal(NamedTuple):
@@ -68,8 +67,11 @@ class Mailbox:
         self._ended = threading.Event()
         self._reader: int | None = None
         self._control: deque[Letter] = deque()
-        self._frames: dict[tuple[str, int], deque[Pending]] = {}
+        self._frames: dict[Frame, deque[Pending]] = {}
         self._current: Pending | None = None
+        self.running_since_ns: int | None = None
+        """Written by the actor around each run; an attribute because a call costs as much as the rest of it."""
+        self._run_estimate_ns: int | None = None
         self._refusal: Refusal | None = None
         self._closed = False
 
@@ -132,34 +134,58 @@ class Mailbox:
 
     def offer(self, pending: Pending) -> Refusal | None:
         """Hold the request until it is settled, or say why not. The caller rejects what is refused."""
-        consumer = pending.consumer
-        frame = (consumer, pending.frame_id)
+        frame = (pending.consumer, pending.frame_id)
         stale: Iterable[Pending] = ()
+        reason: RejectReason = "shed"
         try:
             with self._lock:
                 if self._refusal is not None:
                     return self._refusal
+                if self._frames or self._current is not None or pending.deadline_ns <= pending.submitted_ns:
+                    refusal, victim = self._judge(pending, frame)
+                    if refusal is not None:
+                        return refusal
+                    if victim is not None:
+                        reason = "expired" if is_over(self._frames[victim], pending.submitted_ns) else "shed"
+                        stale = self._frames[victim]
+                        del self._frames[victim]
                 burst = self._frames.get(frame)
                 if burst is None:
-                    if self._frames:
-                        waiting = [key for key in self._frames if key[0] == consumer]
-                        if len(waiting) >= self._frames_per_consumer:
-                            stale = self._frames[waiting[0]]
-                            del self._frames[waiting[0]]
-                        elif len(self._frames) >= FRAMES_TOTAL:
-                            return Refusal("shed", f"{FRAMES_TOTAL} frames of all consumers are waiting")
                     self._frames[frame] = deque((pending,))
-                elif len(burst) >= REQUESTS_PER_FRAME:
-                    return Refusal("shed", f"{REQUESTS_PER_FRAME} requests of this frame are waiting")
                 else:
                     burst.append(pending)
                 self._ring()
             if stale:
-                _reject(stale, "shed", f"frame {pending.frame_id} took its place")
+                _reject(stale, reason, f"frame {pending.frame_id} took its place")
         except BaseException:  # a Ctrl-C on the consumer's thread: what was taken out has nobody else to settle it
-            _reject(stale, "shed", f"frame {pending.frame_id} was to take its place")
+            _reject(stale, reason, f"frame {pending.frame_id} was to take its place")
             raise
         return None
+
+    def _judge(self, pending: Pending, frame: Frame) -> tuple[Refusal | None, Frame | None]:
+        """Why the request is not taken, else which frame has to go for it. Changes nothing, so that a refused request
+        costs nobody's place; the lock is held.
+        """
+        now_ns = pending.submitted_ns
+        place = find_place(frame, self._frames, self._frames_per_consumer, now_ns)
+        since_ns = self.running_since_ns
+        taken = int(since_ns is None and self._current is not None and not self._current.done)
+
+        def late(waiting: int) -> str | None:
+            return admission_refusal(
+                now_ns=now_ns,
+                deadline_ns=pending.deadline_ns,
+                ahead=waiting + taken,
+                running_for_ns=None if since_ns is None else now_ns - since_ns,
+                run_estimate_ns=self._run_estimate_ns,
+            )
+
+        # In two steps: to look at every request that waits is worth it only before a refusal.
+        if late(sum(map(len, self._frames.values()))) is not None:
+            detail = late(count_ahead(frame, self._frames, place.instead_of, now_ns))
+            if detail is not None:
+                return Refusal("expired", detail), None
+        return Refusal("shed", place.full) if place.full else None, place.instead_of
 
     def take(self) -> Pending | None:
         """The next request, which stays in the mailbox's keeping until `finish`. None where it was shed meanwhile."""
@@ -172,9 +198,31 @@ class Mailbox:
                 del self._frames[frame]
             return self._current
 
+    def ran(self, run_ns: int) -> None:
+        """The engine has returned outputs, after `run_ns`: this tells how long the next run takes."""
+        self.running_since_ns = None
+        self._run_estimate_ns = next_run_estimate_ns(self._run_estimate_ns, run_ns)
+
     def finish(self) -> None:
         """The request last taken has its outcome."""
         self._current = None
+
+    def sweep(self, now_ns: int) -> None:
+        """Settle as `expired` what is overdue, also what the engine has taken, and let go of what is settled.
+
+        For requests that nobody waits for: a waiter settles its own. The engine goes on; its late result is dropped.
+        """
+        with self._lock:
+            current, running = self._current, self.running_since_ns is not None
+            overdue = [each for burst in self._frames.values() for each in burst if each.deadline_ns <= now_ns]
+        _reject(overdue, "expired", "the deadline passed in the queue")
+        if current is not None and current.deadline_ns < now_ns:
+            where = "while it ran" if running else "while it waited for the device"
+            current.reject("expired", f"the deadline passed {where}")
+        with self._lock:
+            if any(each.done for burst in self._frames.values() for each in burst):
+                left = {frame: deque(each for each in burst if not each.done) for frame, burst in self._frames.items()}
+                self._frames = {frame: burst for frame, burst in left.items() if burst}
 
     def refuse(self, reason: RejectReason, detail: str = "") -> None:
         """Close the work lane for good and settle what waits in it; the running request may still complete."""

@@ -40,6 +40,14 @@ Mode = Literal["takeoff", "recovery"]
 STOP_TIMEOUT_S = 1.0
 """How long a stop waits for running requests and for engines to be released."""
 
+SWEEP_PERIOD_NS = 100 * NS_PER_MS
+"""How late a request may learn that it has expired where nobody waits for it; who waits learns at the deadline. A third
+of a frame at 3 Hz."""
+
+
+class SweepDue:
+    """Command: settle what is overdue."""
+
 
 class RestartDue:
     """Command: the delay is over, start the engine again."""
@@ -103,6 +111,7 @@ class RuntimeSupervisor(SupervisedActor):
 
     def open(self) -> None:
         self._load_next()
+        self._sweep()
 
     def handle(self, message: Any) -> Any:
         match message:
@@ -118,6 +127,8 @@ class RuntimeSupervisor(SupervisedActor):
                     self._launch(slot)
             case LoadOverdue():
                 self._judge_overdue(self._slots[message.model], message.generation)
+            case SweepDue():
+                self._sweep()
             case _:
                 raise TypeError(f"a RuntimeSupervisor does not take a {type(message).__name__}")
         return None
@@ -196,6 +207,15 @@ class RuntimeSupervisor(SupervisedActor):
         self._announce(EngineLoadFailed(slot.spec.model, generation, detail))
         self._quarantine(slot, detail)
         self._load_next()
+
+    # Serving
+
+    def _sweep(self) -> None:
+        """On a tick, and not at each deadline: a timer for every request would cost every request."""
+        now_ns = self._clock.monotonic_ns()
+        for slot in self._slots.values():
+            slot.mailbox.sweep(now_ns)
+        self._timers.after(SWEEP_PERIOD_NS, lambda: self.post(SweepDue()))
 
     # Dying
 

@@ -166,7 +166,7 @@ class Interrupt:
     being entered or left is delivered inside it or behind it.
     """
 
-    PATH = ("client.py", "routes.py", "ledger.py", "pending.py", "mailbox.py")
+    PATH = ("client.py", "routes.py", "ledger.py", "pending.py", "mailbox.py", "shedding.py", "admission.py")
 
     def __init__(self, at: int) -> None:
         self._left = at

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.ledger import Ledger
-from actors.mailbox import FRAMES_TOTAL, REQUESTS_PER_FRAME, WORK_AVAILABLE, Mailbox, Refusal
+from actors.mailbox import WORK_AVAILABLE, Mailbox, Refusal
 from actors.pending import Pending
+from actors.shedding import FRAMES_TOTAL, REQUESTS_PER_FRAME
 from messages import Infer, InferRejected, VirtualClock
 
 CLOCK = VirtualClock()
