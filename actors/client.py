@@ -43,7 +43,7 @@ class InferenceClient:
         actors, which uses `send`; a consumer's own pykka actor may wait if it likes.
         """
         refuse_to_block("infer()")
-        return self._submit(model, inputs, self._deadline_ns(within_ms), frame_id, captured_ns).result()
+        return self._submit(model, inputs, self._deadline_ns(within_ms), frame_id, captured_ns).await_outcome()
 
     def submit(
         self, model: str, inputs: Mapping[str, Tensor], *, within_ms: float, frame_id: int = 0, captured_ns: int = 0
@@ -67,7 +67,7 @@ class InferenceClient:
         refuse_to_block("infer_many()")
         deadline_ns = self._deadline_ns(within_ms)
         pending = [self._submit(model, inputs, deadline_ns, frame_id, captured_ns) for inputs in batch]
-        return [each.result() for each in pending]
+        return [each.await_outcome() for each in pending]
 
     async def infer_async(
         self, model: str, inputs: Mapping[str, Tensor], *, within_ms: float, frame_id: int = 0, captured_ns: int = 0
@@ -153,6 +153,8 @@ class InferenceClient:
         request_id: int | None = None,
     ) -> Pending:
         routes = self._routes
+        if request_id is None:
+            request_id = routes.next_request_id()
         return routes.submit(
             Infer(
                 model=model,
@@ -160,7 +162,7 @@ class InferenceClient:
                 consumer=self.consumer,
                 frame_id=frame_id,
                 deadline_ns=deadline_ns,
-                request_id=routes.next_request_id() if request_id is None else request_id,
+                request_id=request_id,
                 captured_ns=captured_ns,
             )
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-
 import msgspec
 
 BOUNDS_NS: tuple[int, ...] = tuple(round(50_000 * 2 ** (step / 2)) for step in range(42))
@@ -39,18 +37,13 @@ class DurationHistogram(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DurationCounts:
-    """The same, while it is counted. Not thread-safe: its owner's lock holds."""
+    """A histogram while the ledger counts it, under the ledger's lock."""
 
-    __slots__ = ("_counts", "_max_ns")
+    __slots__ = ("counts", "max_ns")
 
     def __init__(self) -> None:
-        self._counts = [0] * (len(BOUNDS_NS) + 1)
-        self._max_ns = 0
-
-    def add(self, duration_ns: int) -> None:
-        self._counts[bisect_left(BOUNDS_NS, duration_ns)] += 1
-        if duration_ns > self._max_ns:
-            self._max_ns = duration_ns
+        self.counts = [0] * (len(BOUNDS_NS) + 1)
+        self.max_ns = 0
 
     def histogram(self) -> DurationHistogram:
-        return DurationHistogram(counts=tuple(self._counts), max_ns=self._max_ns)
+        return DurationHistogram(counts=tuple(self.counts), max_ns=self.max_ns)

@@ -66,6 +66,11 @@ class Pending:
         """
         if self._outcome is None:
             refuse_to_block("Pending.result()")
+        return self.await_outcome()
+
+    def await_outcome(self) -> Outcome:
+        """As `result`, for a caller that has asked `refuse_to_block` before it submitted."""
+        if self._outcome is None:
             remaining_s = (self.deadline_ns - self._clock.monotonic_ns()) / NS_PER_S
             if self._settled.acquire(timeout=max(0.0, remaining_s)):
                 self._settled.release()

@@ -9,17 +9,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.durations import BOUNDS_NS, DurationCounts, DurationHistogram
-from messages import NS_PER_S
+from actors.durations import BOUNDS_NS, DurationHistogram
+from actors.ledger import Ledger
+from actors.pending import Pending
+from messages import NS_PER_S, Infer, InferCompleted, VirtualClock
+
+CLOCK = VirtualClock()
 
 DURATIONS_NS = st.one_of(st.integers(0, 10**6), st.integers(0, 10**10), st.integers(0, 10**15))
 
 
 def histogram_of(durations_ns: list[int]) -> DurationHistogram:
-    counts = DurationCounts()
-    for duration_ns in durations_ns:
-        counts.add(duration_ns)
-    return counts.histogram()
+    ledger = Ledger(["vpr"])
+    for run_ns in durations_ns:
+        count_run(ledger, run_ns)
+    return ledger.statistics()["vpr"].run
+
+
+def count_run(ledger: Ledger, run_ns: int) -> None:
+    asked = Infer("vpr", {}, "c2_vpr", 1, 10**18, 1)
+    pending = Pending(asked, ledger, CLOCK)
+    ledger.count_submitted(pending, asked)
+    pending.settle(InferCompleted("vpr", "c2_vpr", 1, 1, {}, generation=1, queued_ns=0, run_ns=run_ns))
 
 
 def test_the_buckets_reach_from_fifty_microseconds_past_a_minute() -> None:
@@ -60,7 +71,7 @@ def test_a_share_that_is_none_is_refused(share: float) -> None:
 
 
 def test_a_histogram_is_a_copy() -> None:
-    counts = DurationCounts()
-    before = counts.histogram()
-    counts.add(1)
-    assert (before.count, counts.histogram().count) == (0, 1)
+    ledger = Ledger(["vpr"])
+    before = ledger.statistics()["vpr"].run
+    count_run(ledger, 1)
+    assert (before.count, ledger.statistics()["vpr"].run.count) == (0, 1)
