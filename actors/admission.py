@@ -49,7 +49,7 @@ def next_run_estimate_ns(estimate_ns: int | None, run_ns: int) -> int:
     that refuses drains, that an idle engine refuses nothing in time, and that the one run this leads to is believed
     at once where it is faster.
     """
-    if estimate_ns is None or run_ns <= estimate_ns:
+    if estimate_ns is None:
         return run_ns
     risen_ns = estimate_ns + estimate_ns // RISE_SHARE + 1
     return risen_ns if risen_ns < run_ns else run_ns  # noqa: FURB136  # min() costs twice as much, once in every run

@@ -1,6 +1,6 @@
 """Where each model's requests go, published by the supervisor and applied in the caller's own thread.
 
-Measured against a ThreadPoolExecutor round trip: posting straight into the engine's mailbox costs 1.06 as shipped
+Measured against a ThreadPoolExecutor round trip: posting straight into the engine's mailbox costs 1.11 as shipped
 (`make bench`); a hop through the supervisor's own mailbox cost 1.62-1.77 with the bare mechanism, which was 0.90-0.95
 without it.
 """

@@ -18,8 +18,8 @@ from actors.restart import RestartPolicy
 from actors.routes import Routes
 from actors.supervised import await_end
 from actors.supervisor import SWEEP_PERIOD_NS, RuntimeSupervisor
-from messages import NS_PER_MS, Infer, InferCompleted, InferRejected, VirtualClock
-from runtimes import FakeRuntime, blocks_until, returns
+from messages import NS_PER_MS, Infer, InferCompleted, InferRejected, InvalidInputError, VirtualClock
+from runtimes import FakeRuntime, blocks_until, raises, returns, takes_ms
 from runtimes.fake_runtime import Step
 
 WAIT_S = 20.0
@@ -202,3 +202,29 @@ def test_an_engine_learns_its_run_time_and_refuses_what_its_backlog_leaves_no_ti
     while not in_time.done:  # its 60 ms are the virtual clock's; `result` would wait them in real time
         threading.Event().wait(0.001)
     assert isinstance(in_time.result(), InferCompleted)
+
+
+def test_how_long_the_running_request_has_run_is_taken_off(fly: Fly) -> None:
+    go = threading.Event()
+    flight = fly({"vpr": [takes_ms(30, returns(RESULT)), blocks_until(go, returns(RESULT))]})
+    assert isinstance(flight.ask("vpr", 1, WAIT_S * 1000).result(), InferCompleted)
+    running = flight.ask("vpr", 2, WAIT_S * 1000)
+    while len(flight.fake.calls) < 2:
+        threading.Event().wait(0.001)
+    flight.clock.advance_ms(10)
+    assert "one has run 10.0 ms" in expired(flight.ask("vpr", 2, 49)).detail
+    assert not flight.ask("vpr", 2, 50).done
+    go.set()
+    assert isinstance(running.result(), InferCompleted)
+
+
+def test_after_a_run_that_failed_nothing_counts_as_running(fly: Fly) -> None:
+    flight = fly({"vpr": [takes_ms(30, returns(RESULT)), raises(InvalidInputError("a shape")), returns(RESULT)]})
+    assert isinstance(flight.ask("vpr", 1, WAIT_S * 1000).result(), InferCompleted)
+    assert isinstance(flight.ask("vpr", 2, WAIT_S * 1000).result(), InferRejected)
+    flight.clock.advance_ms(1000)
+    assert DeviceGate.enter(flight.gate, 0, 2**62)
+    held = flight.ask("vpr", 3, WAIT_S * 1000)
+    assert "1 ahead and none runs, at 30.0 ms each" in expired(flight.ask("vpr", 3, 59)).detail
+    flight.gate.leave()
+    assert isinstance(held.result(), InferCompleted)

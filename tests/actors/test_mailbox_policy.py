@@ -107,6 +107,14 @@ def test_a_request_that_the_engine_has_taken_counts_until_it_has_returned() -> N
     assert why(bench.ask(within_ms=2 * RUN_MS - 10)) == "open"
 
 
+def test_an_engine_that_has_just_answered_is_idle() -> None:
+    bench = Bench(run_ms=RUN_MS)
+    answered = bench.ask()
+    assert bench.mailbox.take() is answered
+    answered.reject("inference_error")
+    assert why(bench.ask(within_ms=1)) == "open", "its consumer may ask again before the actor has said `finish`"
+
+
 def test_an_estimate_that_a_first_slow_run_inflated_recovers_though_the_refused_are_never_measured() -> None:
     bench = Bench(run_ms=3000)
     first_frame = [bench.ask(1, within_ms=500) for _ in range(13)]
