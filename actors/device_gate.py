@@ -9,23 +9,25 @@ from __future__ import annotations
 import heapq
 import threading
 
+from actors.scheduling import THREADS, Scheduling, Signal
 from messages import NS_PER_S, Clock
 
 
 class _Waiter:
     __slots__ = ("granted", "signal")
 
-    def __init__(self) -> None:
+    def __init__(self, signal: Signal) -> None:
         self.granted = False
-        self.signal = threading.Lock()
+        self.signal = signal
         self.signal.acquire()
 
 
 class DeviceGate:
     """Mutual exclusion in order of (priority, deadline, arrival). A lower priority number goes first."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, scheduling: Scheduling = THREADS) -> None:
         self._clock = clock
+        self._scheduling = scheduling
         self._lock = threading.Lock()
         self._busy = False
         self._arrivals = 0
@@ -37,7 +39,7 @@ class DeviceGate:
             if not self._busy:
                 self._busy = True
                 return True
-            waiter = _Waiter()
+            waiter = _Waiter(self._scheduling.signal())
             self._arrivals += 1
             heapq.heappush(self._waiters, (priority, deadline_ns, self._arrivals, waiter))
         remaining_s = (deadline_ns - self._clock.monotonic_ns()) / NS_PER_S

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import pykka
 
 from actors.admission import admission_refusal, next_run_estimate_ns
+from actors.scheduling import THREADS, Scheduling
 from actors.shedding import Frame, count_ahead, find_place, is_over
 from messages import RejectReason
 
@@ -57,14 +58,15 @@ FORGET_LETTER = Token()
 class Mailbox:
     """Thread-safe; one actor takes, anyone puts. Satisfies pykka's inbox protocol (`put`, `get`, `empty`)."""
 
-    def __init__(self, frames_per_consumer: int = FRAMES_PER_CONSUMER) -> None:
+    def __init__(self, frames_per_consumer: int = FRAMES_PER_CONSUMER, scheduling: Scheduling = THREADS) -> None:
         self._frames_per_consumer = frames_per_consumer
         self._lock = threading.Lock()
-        self._bell = threading.Lock()
+        self._bell = scheduling.signal()
         self._bell.acquire()
         self._asleep = False
         self._handed: Letter = FORGET_LETTER
-        self._ended = threading.Event()
+        self._ended = scheduling.signal()
+        self._ended.acquire()
         self._reader: int | None = None
         self._control: deque[Letter] = deque()
         self._frames: dict[Frame, deque[Pending]] = {}
@@ -120,11 +122,17 @@ class Mailbox:
             letters, self._control = self._control, deque()
         for letter in letters:
             _bury(letter)
-        self._ended.set()
+        if self._ended.locked():
+            self._ended.release()
 
     def wait_closed(self, timeout_s: float) -> bool:
         """Wait until the actor has left. False where that took longer; its own thread is not kept waiting."""
-        return self._reader == threading.get_ident() or self._ended.wait(max(0.0, timeout_s))
+        if self._reader == threading.get_ident():
+            return True
+        if not self._ended.acquire(timeout=max(0.0, timeout_s)):
+            return False
+        self._ended.release()  # for the next one who waits
+        return True
 
     def belongs_to_this_thread(self) -> None:
         """The actor's thread names itself, so that it never waits for its own end."""

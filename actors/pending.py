@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 
 from actors.ledger import Ledger
+from actors.scheduling import Signal
 from actors.supervised import refuse_to_block
 from messages import NS_PER_S, Clock, Infer, InferRejected, Outcome, RejectReason
 
@@ -37,7 +38,9 @@ class Pending:
         "submitted_ns",
     )
 
-    def __init__(self, request: Infer, ledger: Ledger, clock: Clock) -> None:
+    def __init__(
+        self, request: Infer, ledger: Ledger, clock: Clock, new_signal: Callable[[], Signal] = threading.Lock
+    ) -> None:
         self.consumer = request.consumer
         self.frame_id = request.frame_id
         self.deadline_ns = request.deadline_ns
@@ -49,7 +52,7 @@ class Pending:
         self._listener: Listener | None = None
         self._running = False
         self._lock = threading.Lock()
-        self._settled = threading.Lock()
+        self._settled = new_signal()
         self._settled.acquire()
         self.open_in_ledger = False
         """Written by the ledger under its lock."""

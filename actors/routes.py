@@ -14,6 +14,7 @@ from types import MappingProxyType
 from actors.ledger import Ledger
 from actors.mailbox import Mailbox, Refusal
 from actors.pending import Pending
+from actors.scheduling import THREADS, Scheduling
 from messages import Clock, Infer
 
 Target = Mailbox | Refusal
@@ -24,9 +25,10 @@ _UNKNOWN = Refusal("unknown_model", "this model is not part of the flight")
 class Routes:
     """An immutable table of model -> mailbox or refusal, replaced whole. One publisher, any number of readers."""
 
-    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock, scheduling: Scheduling = THREADS) -> None:
         self._ledger = ledger
         self._clock = clock
+        self._new_signal = scheduling.signal
         self._table: Mapping[str, Target] = MappingProxyType({})
         self._request_ids = itertools.count(1)
 
@@ -47,7 +49,7 @@ class Routes:
 
     def submit(self, request: Infer) -> Pending:
         """Accept the request into its engine's mailbox or reject it at once. Never blocks."""
-        pending = Pending(request, self._ledger, self._clock)
+        pending = Pending(request, self._ledger, self._clock, self._new_signal)
         try:
             self._ledger.count_submitted(pending, request)
             target = self._table.get(request.model, _UNKNOWN)

@@ -29,6 +29,10 @@ class EngineDeserializeError(C7Error):
     """An engine file is missing, altered, built for another host, or refused by its library."""
 
 
+class CorruptEngineError(EngineDeserializeError):
+    """An engine's files are not what was signed off: missing, altered or replaced. Reading again changes nothing."""
+
+
 class SelfTestError(EngineDeserializeError):
     """A loaded engine does not give its known answers."""
 
@@ -49,8 +53,20 @@ class InvalidInputError(InferenceError):
     """The inputs do not fit the engine (name, dtype or shape). The engine never saw them and lives on."""
 
 
+class TransientInferenceError(InferenceError):
+    """A run failed, and what failed is over with it: the library says so, and the engine may run the next frame."""
+
+
+class DeviceContextError(InferenceError):
+    """The device's context is lost with everything loaded into it; a new one can be made in this process."""
+
+
+class DeviceFaultError(InferenceError):
+    """The device answers this process no more, as after a sticky CUDA error: only a new process can use it."""
+
+
 class OutOfMemoryError(C7Error):
-    """Host or device memory ran out during a run."""
+    """Host or device memory ran out, in a run or in a load. The runtime has given back what it only kept for later."""
 
 
 class TelemetryUnavailableError(C7Error):

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import msgspec
 
+from messages.faults import FaultClass
 from messages.infer import Counter, Detail
 from messages.tensor import Name
 
@@ -30,6 +31,7 @@ class EngineLoadFailed(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fie
     model: Name
     generation: Counter
     detail: Detail
+    fault: FaultClass = "engine_fault"
 
 
 class EngineDied(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -38,6 +40,24 @@ class EngineDied(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=Tr
     model: Name
     generation: Counter
     detail: Detail
+    fault: FaultClass = "engine_fault"
+
+
+class EngineHung(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """A call into an engine has not returned within its limit: its requests have their outcomes, and no other engine
+    touches the device any more.
+    """
+
+    model: Name
+    generation: Counter
+    running_ns: Counter
+
+
+class ProcessRestartNeeded(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """No engine of this process will answer again; only a new process can."""
+
+    detail: Detail
+    fault: FaultClass
 
 
 class EngineRestartScheduled(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -49,10 +69,14 @@ class EngineRestartScheduled(msgspec.Struct, frozen=True, tag=True, forbid_unkno
 
 
 class EngineQuarantined(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """The engine failed too often and stays down for this life; the others fly on."""
+    """The engine is not started again for now; the others fly on.
+
+    `probation_in_ns` from now it is tried once more; 0: never in this life.
+    """
 
     model: Name
     detail: Detail
+    probation_in_ns: Counter = 0
 
 
 class FlightOpened(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):

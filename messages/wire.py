@@ -31,6 +31,8 @@ TensorFreeMessage = Union[
     lifecycle.EngineLoaded,
     lifecycle.EngineLoadFailed,
     lifecycle.EngineDied,
+    lifecycle.EngineHung,
+    lifecycle.ProcessRestartNeeded,
     lifecycle.EngineRestartScheduled,
     lifecycle.EngineQuarantined,
     lifecycle.FlightOpened,

@@ -1,0 +1,39 @@
+"""How actors get their turn and how they wait: on threads in flight, one after the other in a stepped test."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Signal(Protocol):
+    """A lock that one side acquires to wait and another one releases to wake it; `threading.Lock` is one."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
+
+    def release(self) -> None: ...
+
+    def locked(self) -> bool: ...
+
+
+class Scheduling(Protocol):
+    """Where waits happen and loops run. Locks that are only ever held for a moment are not part of it."""
+
+    def signal(self) -> Signal: ...
+
+    def start(self, loop: Callable[[], None], name: str) -> None:
+        """Run `loop` beside the caller until it returns."""
+        ...
+
+
+class ThreadScheduling:
+    """Threads of the operating system. They are daemons: a stuck one cannot keep the interpreter from ending."""
+
+    signal = staticmethod(threading.Lock)
+
+    def start(self, loop: Callable[[], None], name: str) -> None:
+        threading.Thread(target=loop, name=name, daemon=True).start()
+
+
+THREADS = ThreadScheduling()
