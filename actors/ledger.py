@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actors.durations import BOUNDS_NS, DurationCounts, DurationHistogram
-from messages import EngineLoaded, Infer, InferCompleted, Outcome, RejectReason
+from messages import EngineLoaded, FaultClass, Infer, InferCompleted, Outcome, RejectReason
 
 if TYPE_CHECKING:
     from actors.pending import Pending
@@ -41,7 +41,8 @@ class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
     `queue` and `run` are of the completed requests, so a run that ended past its deadline is in `tally` alone.
     `generation` is that of the newest engine that loaded, 0 before the first; `restarts` are the loads after it.
-    `undelivered` are outcomes, counted in `tally` too, that the actor they were to be sent to did not take.
+    `undelivered` are outcomes, counted in `tally` too, that the actor they were to be sent to did not take. `faults`
+    are what its engines did wrong, by class; a class that never came up is left out.
     """
 
     tally: ModelTally
@@ -50,10 +51,21 @@ class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
     generation: int = 0
     restarts: int = 0
     undelivered: int = 0
+    faults: dict[FaultClass, int] = {}
 
 
 class _Counts:
-    __slots__ = ("completed", "generation", "queue", "rejected", "restarts", "run", "submitted", "undelivered")
+    __slots__ = (
+        "completed",
+        "faults",
+        "generation",
+        "queue",
+        "rejected",
+        "restarts",
+        "run",
+        "submitted",
+        "undelivered",
+    )
 
     def __init__(self) -> None:
         self.submitted = 0
@@ -64,6 +76,7 @@ class _Counts:
         self.generation = 0
         self.restarts = 0
         self.undelivered = 0
+        self.faults: dict[FaultClass, int] = {}
 
     def tally(self) -> ModelTally:
         return ModelTally(self.submitted, self.completed, dict(self.rejected))
@@ -76,6 +89,7 @@ class _Counts:
             generation=self.generation,
             restarts=self.restarts,
             undelivered=self.undelivered,
+            faults=dict(self.faults),
         )
 
 
@@ -121,6 +135,12 @@ class Ledger:
         counts = self._counts.get(outcome.model) or self._unknown
         with self._lock:
             counts.undelivered += 1
+
+    def count_fault(self, model: str, fault: FaultClass) -> None:
+        """An engine of this model did something wrong. Raises KeyError for a model that is not flown."""
+        counts = self._counts[model]
+        with self._lock:
+            counts.faults[fault] = counts.faults.get(fault, 0) + 1
 
     def count_loaded(self, loaded: EngineLoaded) -> None:
         """An engine answers. Raises KeyError for a model that is not flown."""

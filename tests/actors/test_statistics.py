@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from actors import RestartPolicy, supervise
-from actors.ledger import UNKNOWN_MODEL
-from messages import NS_PER_MS, EngineLoaded, InferCompleted, InferenceError
+from actors.ledger import UNKNOWN_MODEL, Ledger
+from messages import NS_PER_MS, EngineLoaded, FaultClass, InferCompleted, InferenceError
 from runtimes import FakeRuntime, raises, returns
 
 WAIT_S = 20.0
@@ -48,3 +48,13 @@ def test_statistics_without_a_recorder_know_the_generation_too() -> None:
     fake = FakeRuntime({"vpr": returns(RESULT)})
     with supervise(fake, fake.entries()) as c7:
         assert c7.statistics()["vpr"].generation == 1
+
+
+def test_faults_are_counted_by_class_and_not_among_the_outcomes() -> None:
+    ledger = Ledger(["vpr", "match"])
+    for fault in ("transient_fault", "hang", "transient_fault"):
+        ledger.count_fault("vpr", cast("FaultClass", fault))
+    statistics = ledger.statistics()
+    assert statistics["vpr"].faults == {"transient_fault": 2, "hang": 1}
+    assert statistics["vpr"].tally.submitted == 0
+    assert statistics["match"].faults == {}
