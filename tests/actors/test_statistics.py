@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -52,8 +52,9 @@ def test_statistics_without_a_recorder_know_the_generation_too() -> None:
 
 def test_faults_are_counted_by_class_and_not_among_the_outcomes() -> None:
     ledger = Ledger(["vpr", "match"])
-    for fault in ("transient_fault", "hang", "transient_fault"):
-        ledger.count_fault("vpr", cast("FaultClass", fault))
+    faults: tuple[FaultClass, ...] = ("transient_fault", "hang", "transient_fault")
+    for fault in faults:
+        ledger.count_fault("vpr", fault)
     statistics = ledger.statistics()
     assert statistics["vpr"].faults == {"transient_fault": 2, "hang": 1}
     assert statistics["vpr"].tally.submitted == 0
