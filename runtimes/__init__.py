@@ -22,6 +22,7 @@ from runtimes.inference_runtime import (
     EngineHandle,
     HostTuple,
     InferenceRuntime,
+    SuspendsEngines,
 )
 from runtimes.onnx_trt_ep_runtime import OnnxTrtEpRuntime
 from runtimes.provisioning.builder import Builder
@@ -60,6 +61,7 @@ __all__ = [
     "RuntimeAvailability",
     "Samples",
     "Sha256Sidecar",
+    "SuspendsEngines",
     "blocks_until",
     "build_inference_runtime",
     "computes",

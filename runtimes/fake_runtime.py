@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from messages import (
     Clock,
     EngineBuildError,
@@ -30,6 +28,7 @@ from messages import (
     specs_of,
 )
 from runtimes.fake_calibrator import calibrated_engine
+from runtimes.fake_entry import FAKE_HOST, entry_in_memory, fake_host
 from runtimes.fake_steps import (
     Step,
     blocks_until,
@@ -40,17 +39,17 @@ from runtimes.fake_steps import (
     returns,
     takes_ms,
 )
-from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, EngineHandle, HostTuple
+from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, EngineHandle
 from runtimes.no_thermal_feed import NoThermalFeed
 from runtimes.resident_engines import ResidentEngines
 from runtimes.source_model import read_source
 from runtimes.store.engine_artifact import ReadEngine, calibration_path, read_engine, read_verified
 from runtimes.store.engine_filename import EngineFilenameSchema
 from runtimes.store.engine_writer import BuiltEngine, write_engine
-from runtimes.store.sha256_sidecar import sha256_of
 from runtimes.tensor_check import check_inputs, check_profile
 
 __all__ = [
+    "FAKE_HOST",
     "FakeCall",
     "FakeHandle",
     "FakeRuntime",
@@ -67,18 +66,6 @@ __all__ = [
 CALLS_KEPT = 10_000
 _WHOLE = ("", 0)
 """The key under which all engines together are counted."""
-FAKE_HOST = HostTuple(
-    sm=0,
-    sm_count=0,
-    device_name="fake",
-    jetpack="0",
-    l4t="0",
-    tensorrt="0",
-    cuda="0",
-    machine="fake",
-    runtime_version="0",
-)
-"""No machine at all: what engines are bound to that are made for tests."""
 
 
 class FakeCall(NamedTuple):
@@ -131,12 +118,16 @@ class FakeRuntime:
         self._lock = threading.Lock()
         self._position: Counter[str] = Counter()
         self._loads: Counter[str] = Counter()
+        self._resumes: Counter[str] = Counter()
         self._running: Counter[tuple[str, int]] = Counter()
         self._peak: Counter[tuple[str, int]] = Counter()
         self._calibrated: Counter[str] = Counter()
         self._calls: deque[FakeCall] = deque(maxlen=CALLS_KEPT)
-        self._host = msgspec.structs.replace(FAKE_HOST, device_name=label)
-        self._in_memory = {name: self._entry_in_memory(name) for name in self._scripts}
+        self._host = fake_host(label)
+        self._in_memory = {
+            name: entry_in_memory(name, label, self._inputs.get(name, {}), self._known_outputs(name))
+            for name in self._scripts
+        }
 
     # What tests look at.
 
@@ -151,8 +142,12 @@ class FakeRuntime:
         return self._resident.models()
 
     def loads(self, model: str) -> int:
-        """How often the model was loaded with success."""
+        """How often the model was loaded from its file with success."""
         return self._loads[model]
+
+    def resumes(self, model: str) -> int:
+        """How often the model was resumed with success."""
+        return self._resumes[model]
 
     def calibration_batches(self, model: str) -> int:
         """How many batches the model was calibrated on, over all compilations; a trusted cache spares them."""
@@ -219,13 +214,18 @@ class FakeRuntime:
             raise EngineDeserializeError(
                 f"{entry.model}: no script for this model; there are {', '.join(self._scripts)}"
             )
-        step = self._take(entry.model, at_load=True)
-        if step is not None:
-            step.play({}, self._clock)
+        self._play_load(entry.model)
         with self._lock:
             self._loads[entry.model] += 1
             load = self._loads[entry.model]
         return self._resident.admit(FakeHandle(entry, load))
+
+    def suspend_engine(self, handle: EngineHandle) -> None:
+        self._resident.suspend(handle)
+
+    def resume_engine(self, handle: EngineHandle) -> FakeHandle:
+        """What the script has for the next load happens here too. The new handle is of the same load."""
+        return self._resident.resume(handle, self._resumed)
 
     def infer(self, handle: EngineHandle, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         engine = self._resident.require(handle)
@@ -247,6 +247,18 @@ class FakeRuntime:
 
     def current_runtime_label(self) -> str:
         return self._label
+
+    def _resumed(self, suspended: FakeHandle) -> FakeHandle:
+        model = suspended.entry.model
+        self._play_load(model)
+        with self._lock:
+            self._resumes[model] += 1
+        return FakeHandle(suspended.entry, suspended.load)
+
+    def _play_load(self, model: str) -> None:
+        step = self._take(model, at_load=True)
+        if step is not None:
+            step.play({}, self._clock)
 
     def _take(self, model: str, *, at_load: bool) -> Step | None:
         """The next step, where it is of that kind; the last one of a script is never used up."""
@@ -274,20 +286,3 @@ class FakeRuntime:
     def _known_outputs(self, model: str) -> dict[str, TensorSpec]:
         known = (specs_of(step.outputs) for step in self._scripts[model] if step.outputs is not None)
         return next(known, {})
-
-    def _entry_in_memory(self, model: str) -> EngineCacheEntry:
-        return EngineCacheEntry(
-            model=model,
-            path=Path("/in-memory") / f"{model}.engine",
-            engine_sha256=sha256_of(model.encode()),
-            engine_size_bytes=len(model.encode()),
-            source_name=f"{model}.fake",
-            source_sha256=sha256_of(model.encode()),
-            runtime_label=self._label,
-            build_config=BuildConfig(),
-            host=self._host,
-            inputs=self._inputs.get(model, {}),
-            outputs=self._known_outputs(model),
-            build_tool="fake",
-            build_ns=0,
-        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -131,4 +131,27 @@ class InferenceRuntime(Protocol):
 
     def current_runtime_label(self) -> str:
         """Runtime and device in one word: `tensorrt`, `onnx_trt_ep[cpu]`, `pytorch_fp16[cuda:0]`."""
+        ...
+
+
+@runtime_checkable
+class SuspendsEngines(InferenceRuntime, Protocol):
+    """A runtime that starts an engine again from what it verified and opened, without reading it a second time.
+
+    Ask with `isinstance`. `release_engine` frees a suspended engine too, and nothing is compiled beside one.
+    """
+
+    def suspend_engine(self, handle: EngineHandle) -> None:
+        """Free all that a run needs, and keep what was verified and opened. The handle runs no more.
+
+        Suspending twice does nothing. Raises InferenceError for a handle that was released.
+        """
+        ...
+
+    def resume_engine(self, handle: EngineHandle) -> EngineHandle:
+        """A new handle around what was kept; the suspended one is dismissed.
+
+        Raises InferenceError where the handle is not suspended. Raises OutOfMemoryError or EngineDeserializeError
+        where it cannot be made to run again: it stays suspended then, until it is released.
+        """
         ...

@@ -68,6 +68,29 @@ def test_a_script_goes_on_where_it_was_when_the_engine_is_loaded_again() -> None
     assert fake.loaded == ("vpr",)
 
 
+def test_a_script_goes_on_where_it_was_when_the_engine_is_resumed() -> None:
+    script = [
+        returns(MATCHES),
+        raises(InferenceError("716")),
+        fails_to_load(OutOfMemoryError("full")),
+        returns(MATCHES),
+    ]
+    fake = FakeRuntime({"vpr": script})
+    first = fake.deserialize_engine(fake.entry("vpr"))
+    fake.suspend_engine(first)
+    second = fake.resume_engine(first)  # the next step is a run: nothing of the script is used up
+    assert "matches" in fake.infer(second, FRAME)
+    with pytest.raises(InferenceError, match="716"):
+        fake.infer(second, FRAME)
+    fake.suspend_engine(second)
+    with pytest.raises(OutOfMemoryError, match="full"):
+        fake.resume_engine(second)
+    third = fake.resume_engine(second)
+    assert "matches" in fake.infer(third, FRAME)
+    assert (fake.loads("vpr"), fake.resumes("vpr")) == (1, 2)
+    assert {call.load for call in fake.calls} == {1}
+
+
 def test_an_error_is_a_new_one_each_time() -> None:
     fake = FakeRuntime({"vpr": raises(InferenceError("716"))})
     handle = fake.deserialize_engine(fake.entry("vpr"))

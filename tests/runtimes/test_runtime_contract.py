@@ -26,7 +26,13 @@ from messages import (
 )
 from runtimes.config import C7InferenceConfig
 from runtimes.fake_runtime import FakeRuntime, computes
-from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, EngineHandle, InferenceRuntime
+from runtimes.inference_runtime import (
+    BuildConfig,
+    EngineCacheEntry,
+    EngineHandle,
+    InferenceRuntime,
+    SuspendsEngines,
+)
 from runtimes.store.engine_artifact import read_entry
 
 Arrays = Mapping[str, np.ndarray]
@@ -114,6 +120,7 @@ def torch_subject(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
     )
 
 
+SUSPENDING = ["fake"]
 SUBJECTS = {"fake": fake_subject, "onnx_trt_ep": onnx_subject, "pytorch_fp16": torch_subject}
 
 
@@ -435,6 +442,171 @@ def test_a_released_engine_does_not_run(subject: Subject, runtime: InferenceRunt
 def test_an_engine_of_another_runtime_instance_does_not_run(subject: Subject, handle: EngineHandle) -> None:
     with pytest.raises(InferenceError, match="belongs to another runtime"):
         subject.make(None).infer(handle, subject.inputs())
+
+
+# Suspending and resuming.
+
+
+@pytest.fixture
+def suspends(runtime: InferenceRuntime) -> SuspendsEngines:
+    assert isinstance(runtime, SuspendsEngines)
+    return runtime
+
+
+of_suspending_runtimes = pytest.mark.parametrize("subject", SUSPENDING, indirect=True)
+
+
+def test_which_runtimes_suspend_their_engines(subject: Subject, runtime: InferenceRuntime) -> None:
+    assert isinstance(runtime, SuspendsEngines) == (subject.label in ("fake",))
+
+
+@pytest.mark.parametrize("ran_before", [False, True])
+@of_suspending_runtimes
+def test_a_resumed_engine_gives_the_results_that_it_gave_before(
+    subject: Subject, suspends: SuspendsEngines, handle: EngineHandle, ran_before: bool
+) -> None:
+    expected = run(suspends, handle, subject.inputs()) if ran_before else subject.reference(subject.inputs())
+    suspends.suspend_engine(handle)
+    resumed = suspends.resume_engine(handle)
+    assert resumed.entry == handle.entry
+    for name, array in run(suspends, resumed, subject.inputs()).items():
+        np.testing.assert_allclose(array, expected[name], rtol=2e-3, atol=1e-5)
+
+
+@of_suspending_runtimes
+def test_an_engine_is_resumed_again_and_again(
+    subject: Subject, suspends: SuspendsEngines, handle: EngineHandle
+) -> None:
+    expected = run(suspends, handle, subject.inputs())
+    for _ in range(3):
+        suspends.suspend_engine(handle)
+        handle = suspends.resume_engine(handle)
+    np.testing.assert_array_equal(run(suspends, handle, subject.inputs())["descriptor"], expected["descriptor"])
+
+
+@of_suspending_runtimes
+def test_a_suspended_engine_does_not_run_and_says_so(
+    subject: Subject, suspends: SuspendsEngines, handle: EngineHandle
+) -> None:
+    suspends.suspend_engine(handle)
+    suspends.suspend_engine(handle)
+    with pytest.raises(InferenceError, match=r"descriptor: expected .* loaded, found one that is suspended; resume it"):
+        suspends.infer(handle, subject.inputs())
+
+
+@of_suspending_runtimes
+def test_a_suspended_handle_is_of_no_more_use_once_it_was_resumed(
+    subject: Subject, suspends: SuspendsEngines, handle: EngineHandle
+) -> None:
+    suspends.suspend_engine(handle)
+    resumed = suspends.resume_engine(handle)
+    with pytest.raises(InferenceError, match=r"descriptor: expected .* suspended here, found one that was released"):
+        suspends.resume_engine(handle)
+    with pytest.raises(InferenceError, match="released"):
+        suspends.suspend_engine(handle)
+    with pytest.raises(InferenceError, match="released"):
+        suspends.infer(handle, subject.inputs())
+    suspends.release_engine(handle)  # does nothing, to the resumed engine least of all
+    assert suspends.infer(resumed, subject.inputs())
+
+
+@of_suspending_runtimes
+def test_an_engine_that_was_not_suspended_is_not_resumed(suspends: SuspendsEngines, handle: EngineHandle) -> None:
+    with pytest.raises(InferenceError, match=r"descriptor: expected .* suspended here, found one that is loaded"):
+        suspends.resume_engine(handle)
+
+
+@of_suspending_runtimes
+def test_a_released_engine_is_neither_suspended_nor_resumed(suspends: SuspendsEngines, handle: EngineHandle) -> None:
+    suspends.release_engine(handle)
+    with pytest.raises(InferenceError, match="released"):
+        suspends.suspend_engine(handle)
+    with pytest.raises(InferenceError, match="released"):
+        suspends.resume_engine(handle)
+
+
+@of_suspending_runtimes
+def test_a_suspended_engine_of_another_runtime_instance_is_not_resumed(
+    subject: Subject, suspends: SuspendsEngines, handle: EngineHandle
+) -> None:
+    suspends.suspend_engine(handle)
+    other = subject.make(None)
+    assert isinstance(other, SuspendsEngines)
+    with pytest.raises(InferenceError, match="belongs to another runtime"):
+        other.resume_engine(handle)
+
+
+@of_suspending_runtimes
+def test_nothing_is_compiled_beside_a_suspended_engine_until_it_is_released(
+    subject: Subject, suspends: SuspendsEngines, handle: EngineHandle
+) -> None:
+    suspends.suspend_engine(handle)
+    with pytest.raises(EngineBuildError, match="while engines are loaded \\(descriptor\\)"):
+        suspends.compile_engine(subject.source, subject.build_config)
+    suspends.release_engine(handle)
+    with pytest.raises(InferenceError, match="released"):
+        suspends.resume_engine(handle)
+    assert suspends.compile_engine(subject.source, subject.build_config)
+
+
+@of_suspending_runtimes
+def test_of_two_threads_that_resume_one_engine_one_gets_it(suspends: SuspendsEngines, handle: EngineHandle) -> None:
+    for _ in range(20):
+        suspends.suspend_engine(handle)
+        start = threading.Barrier(2, timeout=30)
+        results: list[EngineHandle | InferenceError] = []
+
+        def work(
+            suspended: EngineHandle = handle,
+            start: threading.Barrier = start,
+            results: list[EngineHandle | InferenceError] = results,
+        ) -> None:
+            start.wait()
+            try:
+                results.append(suspends.resume_engine(suspended))
+            except InferenceError as error:
+                results.append(error)
+
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+        resumed = [each for each in results if not isinstance(each, InferenceError)]
+        assert (len(results), len(resumed)) == (2, 1)
+        handle = resumed[0]
+
+
+@of_suspending_runtimes
+def test_an_engine_answers_while_another_one_is_suspended_and_resumed(
+    subject: Subject, suspends: SuspendsEngines, entry: EngineCacheEntry
+) -> None:
+    bystander, restarted = suspends.deserialize_engine(entry), suspends.deserialize_engine(entry)
+    expected = subject.reference(subject.inputs())["descriptor"]
+    done = threading.Event()
+    failures: list[BaseException] = []
+
+    def fly() -> None:
+        try:
+            while not done.is_set():
+                found = run(suspends, bystander, subject.inputs())["descriptor"]
+                np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-3)
+        except BaseException as error:  # noqa: BLE001 - the test's own thread raises it
+            failures.append(error)
+
+    flying = threading.Thread(target=fly, daemon=True)
+    flying.start()
+    try:
+        for _ in range(20):
+            suspends.suspend_engine(restarted)
+            restarted = suspends.resume_engine(restarted)
+            found = run(suspends, restarted, subject.inputs())["descriptor"]
+            np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-3)
+    finally:
+        done.set()
+        flying.join(timeout=60)
+    assert not flying.is_alive()
+    assert failures == []
 
 
 # Thermal state.
