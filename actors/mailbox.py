@@ -59,6 +59,7 @@ class Mailbox:
     """Thread-safe; one actor takes, anyone puts. Satisfies pykka's inbox protocol (`put`, `get`, `empty`)."""
 
     def __init__(self, frames_per_consumer: int = FRAMES_PER_CONSUMER, scheduling: Scheduling = THREADS) -> None:
+        self.scheduling = scheduling
         self._frames_per_consumer = frames_per_consumer
         self._lock = threading.Lock()
         self._bell = scheduling.signal()
@@ -127,16 +128,16 @@ class Mailbox:
 
     def wait_closed(self, timeout_s: float) -> bool:
         """Wait until the actor has left. False where that took longer; its own thread is not kept waiting."""
-        if self._reader == threading.get_ident():
+        if self._reader == self.scheduling.current():
             return True
         if not self._ended.acquire(timeout=max(0.0, timeout_s)):
             return False
         self._ended.release()  # for the next one who waits
         return True
 
-    def belongs_to_this_thread(self) -> None:
-        """The actor's thread names itself, so that it never waits for its own end."""
-        self._reader = threading.get_ident()
+    def belongs_to_this_loop(self) -> None:
+        """The actor's loop names itself, so that it never waits for its own end."""
+        self._reader = self.scheduling.current()
 
     # The work lane
 

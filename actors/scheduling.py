@@ -20,7 +20,13 @@ class Signal(Protocol):
 class Scheduling(Protocol):
     """Where waits happen and loops run. Locks that are only ever held for a moment are not part of it."""
 
-    def signal(self) -> Signal: ...
+    def signal(self) -> Signal:
+        """A new one, not acquired. `release` never switches to whoever waits, so it may be called under a lock."""
+        ...
+
+    def current(self) -> int:
+        """Which loop calls this; two that run at the same time never have the same number."""
+        ...
 
     def start(self, loop: Callable[[], None], name: str) -> None:
         """Run `loop` beside the caller until it returns."""
@@ -31,9 +37,10 @@ class ThreadScheduling:
     """Threads of the operating system. They are daemons: a stuck one cannot keep the interpreter from ending."""
 
     signal = staticmethod(threading.Lock)
+    current = staticmethod(threading.get_ident)
 
     def start(self, loop: Callable[[], None], name: str) -> None:
         threading.Thread(target=loop, name=name, daemon=True).start()
 
 
-THREADS = ThreadScheduling()
+THREADS: Scheduling = ThreadScheduling()

@@ -1,4 +1,4 @@
-"""Later: one thread that runs short actions at monotonic times."""
+"""Later: one loop that runs short actions at monotonic times."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Protocol
 
 from loguru import logger
 
+from actors.scheduling import THREADS, Scheduling
 from messages import NS_PER_S, Clock, describe_error
 
 Cancel = Callable[[], None]
 """Takes an action back that has not run yet; harmless where it has."""
+_Entry = tuple[int, int, Callable[[], None]]
 
 
 class Timers(Protocol):
@@ -29,56 +31,62 @@ class Timers(Protocol):
 class TimerThread:
     """The timers of one process, on one daemon thread that sleeps until the next one is due."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, scheduling: Scheduling = THREADS) -> None:
         self._clock = clock
-        self._changed = threading.Condition()
-        self._due: list[tuple[int, int, Callable[[], None]]] = []
+        self._lock = threading.Lock()
+        self._bell = scheduling.signal()
+        self._bell.acquire()
+        self._due: list[_Entry] = []
         self._order = itertools.count()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="c7-timers", daemon=True)
-        self._thread.start()
+        scheduling.start(self._run, "c7-timers")
 
     @property
     def waiting(self) -> int:
         """Actions that have not run yet."""
-        with self._changed:
+        with self._lock:
             return len(self._due)
 
     def after(self, delay_ns: int, action: Callable[[], None]) -> Cancel:
         entry = (self._clock.monotonic_ns() + delay_ns, next(self._order), action)
-        with self._changed:
+        with self._lock:
             if not self._closed:
                 heapq.heappush(self._due, entry)
-                self._changed.notify()
+                self._ring()
         return lambda: self._forget(entry)
 
     def close(self) -> None:
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._due.clear()
-            self._changed.notify()
+            self._ring()
 
-    def _forget(self, entry: tuple[int, int, Callable[[], None]]) -> None:
-        with self._changed:
+    def _ring(self) -> None:
+        if self._bell.locked():
+            self._bell.release()
+
+    def _forget(self, entry: _Entry) -> None:
+        with self._lock:
             if entry in self._due:
                 self._due.remove(entry)
                 heapq.heapify(self._due)
 
     def _run(self) -> None:
-        while (action := self._next()) is not None:
-            _act(action)
-
-    def _next(self) -> Callable[[], None] | None:
-        with self._changed:
-            while not self._closed:
-                if not self._due:
-                    self._changed.wait()
-                    continue
-                wait_ns = self._due[0][0] - self._clock.monotonic_ns()
-                if wait_ns <= 0:
-                    return heapq.heappop(self._due)[2]
-                self._changed.wait(wait_ns / NS_PER_S)
-            return None
+        while True:
+            with self._lock:
+                if self._closed:
+                    return
+                action = None
+                wait_s = -1.0
+                if self._due:
+                    wait_ns = self._due[0][0] - self._clock.monotonic_ns()
+                    if wait_ns <= 0:
+                        action = heapq.heappop(self._due)[2]
+                    wait_s = min(wait_ns / NS_PER_S, threading.TIMEOUT_MAX)
+            if action is None:
+                self._bell.acquire(timeout=wait_s)
+            else:
+                _act(action)
 
 
 def _act(action: Callable[[], None]) -> None:
