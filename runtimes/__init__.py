@@ -2,11 +2,14 @@
 
 from runtimes.config import C7InferenceConfig
 from runtimes.doctor import RuntimeAvailability, doctor_runtimes
-from runtimes.fake_runtime import (
-    FakeRuntime,
+from runtimes.fake_runtime import FakeRuntime
+from runtimes.fake_steps import (
     blocks_until,
     computes,
     fails_to_load,
+    hangs,
+    hangs_at_load,
+    loads,
     loads_after,
     raises,
     returns,
@@ -69,7 +72,10 @@ __all__ = [
     "detect_host",
     "doctor_runtimes",
     "fails_to_load",
+    "hangs",
+    "hangs_at_load",
     "host_differences",
+    "loads",
     "loads_after",
     "outdated_models",
     "provision",

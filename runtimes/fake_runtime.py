@@ -29,16 +29,8 @@ from messages import (
 )
 from runtimes.fake_calibrator import calibrated_engine
 from runtimes.fake_entry import FAKE_HOST, entry_in_memory, fake_host
-from runtimes.fake_steps import (
-    Step,
-    blocks_until,
-    computes,
-    fails_to_load,
-    loads_after,
-    raises,
-    returns,
-    takes_ms,
-)
+from runtimes.fake_stage import Stage, ThreadWaits
+from runtimes.fake_steps import Step
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, EngineHandle
 from runtimes.no_thermal_feed import NoThermalFeed
 from runtimes.resident_engines import ResidentEngines
@@ -48,20 +40,7 @@ from runtimes.store.engine_filename import EngineFilenameSchema
 from runtimes.store.engine_writer import BuiltEngine, write_engine
 from runtimes.tensor_check import check_inputs, check_profile
 
-__all__ = [
-    "FAKE_HOST",
-    "FakeCall",
-    "FakeHandle",
-    "FakeRuntime",
-    "Step",
-    "blocks_until",
-    "computes",
-    "fails_to_load",
-    "loads_after",
-    "raises",
-    "returns",
-    "takes_ms",
-]
+__all__ = ["FAKE_HOST", "FakeCall", "FakeHandle", "FakeRuntime", "Step"]
 
 CALLS_KEPT = 10_000
 _WHOLE = ("", 0)
@@ -112,6 +91,7 @@ class FakeRuntime:
         self._thermal = thermal if thermal is not None else NoThermalFeed()
         self._label = label
         self._clock = clock if clock is not None else MonotonicClock()
+        self.stage = Stage(ThreadWaits(self._clock))
         self._engine_dir = engine_dir
         self._read = read
         self._resident: ResidentEngines[FakeHandle] = ResidentEngines()
@@ -167,6 +147,10 @@ class FakeRuntime:
     def entries(self) -> dict[str, EngineCacheEntry]:
         """`entry` for every model that has a script."""
         return dict(self._in_memory)
+
+    def release_hung(self) -> None:
+        """What hangs returns, now and from here on: a late result."""
+        self.stage.release_hung()
 
     # The interface.
 
@@ -237,7 +221,7 @@ class FakeRuntime:
             step = self._take(model, at_load=False)
             if step is None:
                 raise InferenceError(f"{model}: the script expected a load here, found a run")
-            return step.play(inputs, self._clock)
+            return step.play(inputs, self.stage)
 
     def release_engine(self, handle: EngineHandle) -> None:
         self._resident.dismiss(handle)
@@ -258,7 +242,7 @@ class FakeRuntime:
     def _play_load(self, model: str) -> None:
         step = self._take(model, at_load=True)
         if step is not None:
-            step.play({}, self._clock)
+            step.play({}, self.stage)
 
     def _take(self, model: str, *, at_load: bool) -> Step | None:
         """The next step, where it is of that kind; the last one of a script is never used up."""

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from messages import Clock, InferenceError, Tensor, VirtualClock, dtype_name
-
-BLOCK_MAX_S = 60.0
-"""How long `blocks_until` and `loads_after` wait at most: a test that forgets its event fails, it does not hang."""
+from messages import NS_PER_MS, Tensor, dtype_name
+from runtimes.fake_stage import Stage
 
 Tensors = Mapping[str, Tensor]
 
@@ -26,7 +23,7 @@ class Step:
 
     def __init__(
         self,
-        play: Callable[[Tensors, Clock], dict[str, Tensor]],
+        play: Callable[[Tensors, Stage], dict[str, Tensor]],
         *,
         at_load: bool = False,
         outputs: Tensors | None = None,
@@ -38,28 +35,25 @@ class Step:
 
 def returns(outputs: Tensors) -> Step:
     """The run yields these outputs; each run new copies."""
-    return Step(lambda _inputs, _clock: _copies(outputs), outputs=outputs)
+    return Step(lambda _inputs, _stage: _copies(outputs), outputs=outputs)
 
 
 def computes(compute: Callable[[Tensors], Tensors]) -> Step:
     """The run yields what `compute` makes of the inputs, copied."""
-    return Step(lambda inputs, _clock: _copies(compute(inputs)))
+    return Step(lambda inputs, _stage: _copies(compute(inputs)))
 
 
 def raises(error: BaseException) -> Step:
     """The run fails with an error of this type and text, a new one each time."""
-    return Step(lambda _inputs, _clock: _throw(error))
+    return Step(lambda _inputs, _stage: _throw(error))
 
 
 def takes_ms(duration_ms: float, step: Step) -> Step:
-    """The step, after this long. With a VirtualClock the clock is moved instead of waiting."""
+    """The step, after this long. With a VirtualClock the clock is moved; in a stepped test others go on meanwhile."""
 
-    def play(inputs: Tensors, clock: Clock) -> dict[str, Tensor]:
-        if isinstance(clock, VirtualClock):
-            clock.advance_ms(duration_ms)
-        else:
-            time.sleep(duration_ms / 1000)
-        return step.play(inputs, clock)
+    def play(inputs: Tensors, stage: Stage) -> dict[str, Tensor]:
+        stage.waits.sleep_ns(round(duration_ms * NS_PER_MS))
+        return step.play(inputs, stage)
 
     return Step(play, at_load=step.at_load, outputs=step.outputs)
 
@@ -67,23 +61,50 @@ def takes_ms(duration_ms: float, step: Step) -> Step:
 def blocks_until(event: threading.Event, step: Step | None = None) -> Step:
     """The run begins and stays until the event is set; then the step is played (by default there is no output)."""
 
-    def play(inputs: Tensors, clock: Clock) -> dict[str, Tensor]:
-        _await(event)
-        return step.play(inputs, clock) if step is not None else {}
+    def play(inputs: Tensors, stage: Stage) -> dict[str, Tensor]:
+        stage.waits.wait_for(event)
+        return step.play(inputs, stage) if step is not None else {}
 
     return Step(play, outputs=step.outputs if step is not None else None)
 
 
+def hangs(step: Step | None = None) -> Step:
+    """The run does not return until `FakeRuntime.release_hung`; then the step is played (by default without output)."""
+
+    def play(inputs: Tensors, stage: Stage) -> dict[str, Tensor]:
+        stage.hang()
+        return step.play(inputs, stage) if step is not None else {}
+
+    return Step(play, outputs=step.outputs if step is not None else None)
+
+
+def loads() -> Step:
+    """The next load of this engine succeeds: for `takes_ms(500, loads())`, and for a script in which a load fails
+    later.
+    """
+    return Step(lambda _inputs, _stage: {}, at_load=True)
+
+
+def hangs_at_load() -> Step:
+    """The next load of this engine does not return until `FakeRuntime.release_hung`; then it succeeds."""
+
+    def play(_inputs: Tensors, stage: Stage) -> dict[str, Tensor]:
+        stage.hang()
+        return {}
+
+    return Step(play, at_load=True)
+
+
 def fails_to_load(error: BaseException) -> Step:
     """The next load of this engine fails with an error of this type and text."""
-    return Step(lambda _inputs, _clock: _throw(error), at_load=True)
+    return Step(lambda _inputs, _stage: _throw(error), at_load=True)
 
 
 def loads_after(event: threading.Event) -> Step:
     """The next load of this engine stays until the event is set, and then succeeds."""
 
-    def play(_inputs: Tensors, _clock: Clock) -> dict[str, Tensor]:
-        _await(event)
+    def play(_inputs: Tensors, stage: Stage) -> dict[str, Tensor]:
+        stage.waits.wait_for(event)
         return {}
 
     return Step(play, at_load=True)
@@ -103,8 +124,3 @@ def _copy(tensor: Tensor) -> Tensor:
 
 def _throw(error: BaseException) -> dict[str, Tensor]:
     raise type(error)(*error.args)
-
-
-def _await(event: threading.Event) -> None:
-    if not event.wait(BLOCK_MAX_S):
-        raise InferenceError(f"a scripted step waited {BLOCK_MAX_S:.0f} s for its event")

@@ -19,11 +19,14 @@ from messages import (
     TensorSpec,
     VirtualClock,
 )
-from runtimes.fake_runtime import (
-    FakeRuntime,
+from runtimes.fake_runtime import FakeRuntime
+from runtimes.fake_steps import (
     blocks_until,
     computes,
     fails_to_load,
+    hangs,
+    hangs_at_load,
+    loads,
     loads_after,
     raises,
     returns,
@@ -165,6 +168,48 @@ def test_a_load_can_be_held_until_an_event() -> None:
     ready.set()
     loading.join(timeout=30)
     assert fake.loaded == ("vpr",)
+
+
+def test_a_run_that_hangs_comes_back_when_it_is_released_and_then_none_hangs_any_more() -> None:
+    fake = FakeRuntime({"vpr": [hangs(), hangs(returns(MATCHES))]})
+    handle = fake.deserialize_engine(fake.entry("vpr"))
+    outputs: list[Mapping[str, Tensor]] = []
+    running = threading.Thread(target=lambda: outputs.append(fake.infer(handle, FRAME)), daemon=True)
+    running.start()
+    assert outputs == []
+    fake.release_hung()
+    running.join(timeout=30)
+    assert outputs == [{}]
+    assert fake.infer(handle, FRAME).keys() == MATCHES.keys()
+
+
+def test_a_load_that_hangs_comes_back_when_it_is_released() -> None:
+    fake = FakeRuntime({"vpr": [hangs_at_load(), returns(MATCHES)]})
+    loading = threading.Thread(target=fake.deserialize_engine, args=(fake.entry("vpr"),), daemon=True)
+    loading.start()
+    assert fake.loads("vpr") == 0
+    fake.release_hung()
+    loading.join(timeout=30)
+    assert fake.loaded == ("vpr",)
+
+
+def test_what_hangs_and_is_forgotten_fails_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtimes.fake_stage.BLOCK_MAX_S", 0.0)
+    fake = FakeRuntime({"vpr": hangs()})
+    handle = fake.deserialize_engine(fake.entry("vpr"))
+    with pytest.raises(InferenceError, match="waited 0 s for its event"):
+        fake.infer(handle, FRAME)
+
+
+def test_a_load_takes_time_and_the_next_one_fails() -> None:
+    clock = VirtualClock()
+    broken = EngineDeserializeError("no room")
+    fake = FakeRuntime({"vpr": [takes_ms(500, loads()), fails_to_load(broken), returns(MATCHES)]}, clock=clock)
+    began_ns = clock.monotonic_ns()
+    fake.deserialize_engine(fake.entry("vpr"))
+    assert clock.monotonic_ns() - began_ns == 500_000_000
+    with pytest.raises(EngineDeserializeError, match="no room"):
+        fake.deserialize_engine(fake.entry("vpr"))
 
 
 def test_calls_record_what_was_asked() -> None:
