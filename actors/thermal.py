@@ -7,6 +7,8 @@ from typing import Any
 
 from loguru import logger
 
+from actors.mailbox import Mailbox
+from actors.scheduling import THREADS, Scheduling
 from actors.supervised import SupervisedActor
 from actors.thermal_feed import ThermalBroadcast
 from actors.timers import Timers
@@ -23,6 +25,8 @@ from messages import (
     describe_error,
 )
 from telemetry import (
+    InlineSampler,
+    Sampler,
     ThermalReading,
     ThermalSampler,
     ThermalSnapshot,
@@ -43,7 +47,8 @@ class Sample:
 class ThermalActor(SupervisedActor):
     """Samples a source that may hang, decides transitions by the pure rule, publishes and broadcasts.
 
-    The source is read on the sampler's expendable thread; this actor waits for it at most one period.
+    The source is read on the sampler's expendable thread; this actor waits for it at most one period. A scheduling
+    that is not of threads has none to spare: there it is read inline.
     """
 
     def __init__(
@@ -55,9 +60,13 @@ class ThermalActor(SupervisedActor):
         clock: Clock,
         record: Callable[[ThermalTransition], None] | None = None,
         period_ns: int = PERIOD_NS,
+        scheduling: Scheduling = THREADS,
     ) -> None:
-        super().__init__()
-        self._sampler = ThermalSampler(source, timeout_s=period_ns / NS_PER_S)
+        super().__init__(Mailbox(scheduling=scheduling))
+        on_threads = scheduling is THREADS
+        self._sampler: Sampler = (
+            ThermalSampler(source, timeout_s=period_ns / NS_PER_S) if on_threads else InlineSampler(source)
+        )
         self._snapshot = snapshot
         self._broadcast = broadcast
         self._timers = timers

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from types import TracebackType
 
+from actors.scheduling import THREADS, Scheduling
 from messages import ThermalTransition
 
 FEED_MAX = 32
@@ -16,9 +17,11 @@ FEED_MAX = 32
 class ThermalSubscription:
     """A bounded feed of transitions. Iterating waits for the next one; `close()` ends it, from any thread."""
 
-    def __init__(self, broadcast: ThermalBroadcast) -> None:
+    def __init__(self, broadcast: ThermalBroadcast, scheduling: Scheduling = THREADS) -> None:
         self._broadcast = broadcast
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._bell = scheduling.signal()
+        self._bell.acquire()
         self._waiting: deque[ThermalTransition] = deque(maxlen=FEED_MAX)
         self._closed = False
         self.missed = 0
@@ -36,39 +39,49 @@ class ThermalSubscription:
         return self
 
     def __next__(self) -> ThermalTransition:
-        with self._changed:
-            while not self._waiting and not self._closed:
-                self._changed.wait()
-            if self._waiting:
-                return self._waiting.popleft()
-        raise StopIteration
+        while True:
+            with self._lock:
+                transition = self._waiting.popleft() if self._waiting else None
+                closed = self._closed
+                if closed or self._waiting:
+                    self._ring()  # for another thread that reads the same feed
+            if transition is not None:
+                return transition
+            if closed:
+                raise StopIteration
+            self._bell.acquire()
 
     def deliver(self, transition: ThermalTransition) -> None:
-        with self._changed:
+        with self._lock:
             if self._closed:
                 return
             self.missed += len(self._waiting) == FEED_MAX
             self._waiting.append(transition)
-            self._changed.notify()
+            self._ring()
 
     def close(self) -> None:
         """What was delivered before is still read; then the iteration ends."""
         self._broadcast.unsubscribe(self)
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            self._ring()
+
+    def _ring(self) -> None:
+        if self._bell.locked():
+            self._bell.release()
 
 
 class ThermalBroadcast:
     """The subscribers of one ThermalActor. Publishing never blocks."""
 
-    def __init__(self) -> None:
+    def __init__(self, scheduling: Scheduling = THREADS) -> None:
+        self._scheduling = scheduling
         self._lock = threading.Lock()
         self._subscriptions: tuple[ThermalSubscription, ...] = ()
         self._closed = False
 
     def subscribe(self) -> ThermalSubscription:
-        subscription = ThermalSubscription(self)
+        subscription = ThermalSubscription(self, self._scheduling)
         with self._lock:
             if not self._closed:
                 self._subscriptions = (*self._subscriptions, subscription)

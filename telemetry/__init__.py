@@ -4,7 +4,7 @@ from telemetry.flight_recorder import FlightRecorder
 from telemetry.flight_tally import ModelRecord, Spread, spread, tally_flight
 from telemetry.log_setup import LogLevel, LogSetup, configure_logging
 from telemetry.recording import RecordedMessage, read_recording
-from telemetry.thermal_sampler import ThermalSampler
+from telemetry.thermal_sampler import InlineSampler, Sampler, ThermalSampler
 from telemetry.thermal_snapshot import ThermalSnapshot
 from telemetry.thermal_sources import (
     ReplayThermalSource,
@@ -18,11 +18,13 @@ from telemetry.throttle import ThrottleWatch, observe, stale_after_ns
 
 __all__ = [
     "FlightRecorder",
+    "InlineSampler",
     "LogLevel",
     "LogSetup",
     "ModelRecord",
     "RecordedMessage",
     "ReplayThermalSource",
+    "Sampler",
     "SourceKind",
     "Spread",
     "SysfsThermalSource",

@@ -4,9 +4,30 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Protocol
 
 from messages import TelemetryUnavailableError, describe_error
 from telemetry.thermal_sources.source import ThermalReading, ThermalSource
+
+
+class Sampler(Protocol):
+    def sample(self) -> ThermalReading:
+        """Read now. Raises TelemetryUnavailableError."""
+        ...
+
+
+class InlineSampler:
+    """Reads on the caller's own thread, for as long as it takes: for a source that cannot hang, such as a trace."""
+
+    def __init__(self, source: ThermalSource) -> None:
+        self._source = source
+
+    def sample(self) -> ThermalReading:
+        """Read now. Raises TelemetryUnavailableError for a source that fails."""
+        try:
+            return self._source.read()
+        except Exception as error:
+            raise _failed(self._source, describe_error(error)) from error
 
 
 class _Attempt:
@@ -53,10 +74,14 @@ class ThermalSampler:
             self._hung = attempt
             raise self._hangs()
         if attempt.reading is None:
-            raise TelemetryUnavailableError(f"{self._source.name} failed: {attempt.cause}")
+            raise _failed(self._source, attempt.cause)
         return attempt.reading
 
     def _hangs(self) -> TelemetryUnavailableError:
         return TelemetryUnavailableError(
             f"{self._source.name} hung: expected a reading within {self._timeout_s:g} s, still waiting for it"
         )
+
+
+def _failed(source: ThermalSource, cause: str) -> TelemetryUnavailableError:
+    return TelemetryUnavailableError(f"{source.name} failed: {cause}")

@@ -158,6 +158,22 @@ def test_closing_a_feed_ends_a_wait_on_another_thread() -> None:
     assert ended.wait(WAIT_S)
 
 
+def test_closing_a_feed_ends_the_wait_of_all_who_read_it() -> None:
+    feed = ThermalBroadcast().subscribe()
+    seen: list[ThermalTransition] = []
+    readers = [threading.Thread(target=lambda: seen.extend(feed), daemon=True) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    transitions = [entered(second) for second in range(4)]
+    for transition in transitions:
+        feed.deliver(transition)
+    feed.close()
+    for reader in readers:
+        reader.join(WAIT_S)
+    assert not any(reader.is_alive() for reader in readers)
+    assert sorted(each.state.measured_at for each in seen if isinstance(each, ThrottleEntered)) == [0, 1, 2, 3]
+
+
 def test_a_closed_feed_gets_nothing_more() -> None:
     broadcast = ThermalBroadcast()
     feed = broadcast.subscribe()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from messages import TelemetryUnavailableError
-from telemetry import ThermalReading, ThermalSampler
+from telemetry import InlineSampler, Sampler, ThermalReading, ThermalSampler, ThermalSource
 
 COOL = ThermalReading(gpu_temp_c=50)
 
@@ -46,8 +46,25 @@ def reading_threads() -> int:
     return sum(thread.name == "c7-thermal-read" for thread in threading.enumerate())
 
 
-def test_a_source_that_answers_is_passed_on() -> None:
-    assert ThermalSampler(Scripted(COOL), timeout_s=30).sample() is COOL
+def on_a_thread(source: ThermalSource) -> Sampler:
+    return ThermalSampler(source, timeout_s=30)
+
+
+@pytest.mark.parametrize("sampler", [on_a_thread, InlineSampler])
+def test_a_source_that_answers_is_passed_on(sampler: Callable[[ThermalSource], Sampler]) -> None:
+    assert sampler(Scripted(COOL)).sample() is COOL
+
+
+def test_a_source_that_cannot_hang_is_read_where_it_is_asked() -> None:
+    asked_on: list[threading.Thread] = []
+
+    class Here(Scripted):
+        def read(self) -> ThermalReading:
+            asked_on.append(threading.current_thread())
+            return super().read()
+
+    InlineSampler(Here(COOL)).sample()
+    assert asked_on == [threading.current_thread()]
 
 
 def test_a_hanging_source_costs_one_thread_however_often_it_is_asked(tmp_path: Path) -> None:
@@ -78,6 +95,7 @@ def test_a_source_that_wakes_up_is_read_again_and_its_late_answer_is_dropped(tmp
     assert source.reads == 2
 
 
+@pytest.mark.parametrize("sampler", [on_a_thread, InlineSampler])
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
@@ -85,8 +103,10 @@ def test_a_source_that_wakes_up_is_read_again_and_its_late_answer_is_dropped(tmp
         (ZeroDivisionError("a bug"), "scripted failed: ZeroDivisionError: a bug"),
     ],
 )
-def test_a_failing_source_is_unavailable_and_is_asked_again(fault: Exception, says: str) -> None:
-    sampler = ThermalSampler(Scripted(fault, COOL), timeout_s=30)
+def test_a_failing_source_is_unavailable_and_is_asked_again(
+    fault: Exception, says: str, sampler: Callable[[ThermalSource], Sampler]
+) -> None:
+    asks = sampler(Scripted(fault, COOL))
     with pytest.raises(TelemetryUnavailableError, match=says):
-        sampler.sample()
-    assert sampler.sample() is COOL
+        asks.sample()
+    assert asks.sample() is COOL
