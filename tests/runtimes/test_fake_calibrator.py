@@ -13,7 +13,8 @@ import pytest
 from messages import CalibrationCacheError, EngineBuildError, TensorSpec
 from runtimes import fake_calibrator
 from runtimes.calibration.cache import decode_calibration
-from runtimes.fake_runtime import FakeRuntime, computes
+from runtimes.fake_runtime import FakeRuntime
+from runtimes.fake_steps import computes
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry
 from runtimes.npz_file import encode_npz
 from runtimes.samples import Samples

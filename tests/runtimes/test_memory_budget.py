@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from messages import TakeoffRefusedError
 from runtimes.available_memory import AvailableMemory
-from runtimes.fake_runtime import FakeRuntime, returns
+from runtimes.fake_runtime import FakeRuntime
+from runtimes.fake_steps import returns
 from runtimes.inference_runtime import EngineCacheEntry
 from runtimes.measurements import MemoryUse
 from runtimes.memory_budget import MIB, MemoryBudget, plan_memory, refuse_if_short

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from messages import EngineDeserializeError
-from runtimes.fake_runtime import FakeRuntime, returns
+from runtimes.fake_runtime import FakeRuntime
+from runtimes.fake_steps import returns
 from runtimes.takeoff_load import deserialize_cached_engine
 
 

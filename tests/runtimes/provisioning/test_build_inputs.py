@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from messages import ConfigError, TensorSpec
-from runtimes.fake_runtime import FakeRuntime, returns
+from runtimes.fake_runtime import FakeRuntime
+from runtimes.fake_steps import returns
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, ProfileRange
 from runtimes.npz_file import write_npz
 from runtimes.provisioning.build_inputs import MADE_UP, BuildInputs

@@ -11,7 +11,8 @@ import pytest
 
 from messages import EngineBuildError, Tensor, TensorSpec
 from runtimes.config import C7InferenceConfig
-from runtimes.fake_runtime import FakeRuntime, computes
+from runtimes.fake_runtime import FakeRuntime
+from runtimes.fake_steps import computes
 from runtimes.flight_plan import FlightPlan, FlightSection, ModelSection, ProfileSection
 from runtimes.npz_file import encode_npz
 from runtimes.provisioning.build_request import BuildEngine, EngineBuilt, RuntimeProbed

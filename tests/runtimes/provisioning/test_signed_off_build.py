@@ -12,7 +12,8 @@ import pytest
 
 from messages import C7Error, CalibrationCacheError, ConfigError, EngineBuildError, EngineStoreError, Tensor, TensorSpec
 from runtimes.config import C7InferenceConfig
-from runtimes.fake_runtime import FakeRuntime, Step, computes, returns
+from runtimes.fake_runtime import FakeRuntime, Step
+from runtimes.fake_steps import computes, returns
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, EngineHandle, InferenceRuntime
 from runtimes.npz_file import decode_npz, write_npz
 from runtimes.onnx_trt_ep_runtime import OnnxTrtEpRuntime

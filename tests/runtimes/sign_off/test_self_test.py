@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from messages import InferenceError, OutOfMemoryError, SelfTestError
-from runtimes.fake_runtime import FakeRuntime, computes, raises, returns
+from runtimes.fake_runtime import FakeRuntime
+from runtimes.fake_steps import computes, raises, returns
 from runtimes.npz_file import encode_npz
 from runtimes.sign_off import self_test
 from runtimes.sign_off.self_test import (
