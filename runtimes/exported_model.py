@@ -6,8 +6,11 @@ A `.pt2` is code: it is opened from the bytes whose hash was taken, never from t
 from __future__ import annotations
 
 import io
+import logging
 import operator
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -44,19 +47,44 @@ class ExportedModel(msgspec.Struct, frozen=True):
 
 
 def open_exported(data: bytes) -> ExportedProgram:
-    """Open a program from the bytes whose hash was taken. Raises ExportedModelError."""
+    """Open a program from the bytes whose hash was taken. Raises ExportedModelError from what torch ran into."""
     import torch
 
     # torch's archives begin with a zip entry and end with the directory; torch logs pages of a traceback otherwise.
     if not data.startswith(b"PK\x03\x04") or data[-22:-18] != b"PK\x05\x06":
         raise ExportedModelError("not a torch.export archive, or cut off; export and save it again")
+    with _logged_errors() as logged:
+        try:
+            return torch.export.load(io.BytesIO(data))
+        except Exception as error:  # noqa: BLE001 - torch raises whatever its parser runs into: it may be any bytes
+            cause = logged[-1] if logged else error
+            raise ExportedModelError(
+                f"torch {torch.__version__} cannot open it ({type(cause).__name__}: {str(cause)[:300]}); export it with"
+                " this version of torch, on a machine with the devices that it names"
+            ) from cause
+
+
+@contextmanager
+def _logged_errors() -> Iterator[list[BaseException]]:
+    """The errors that torch logs on this thread instead of raising them, kept out of the log.
+
+    `torch.export.load` (2.9 to 2.13) logs what went wrong and raises "Please check the warnings above".
+    """
+    logged: list[BaseException] = []
+    thread = threading.get_ident()
+
+    def keep(record: logging.LogRecord) -> bool:
+        if record.thread != thread or record.exc_info is None or record.exc_info[1] is None:
+            return True
+        logged.append(record.exc_info[1])
+        return False
+
+    log = logging.getLogger("torch.export")
+    log.addFilter(keep)
     try:
-        return torch.export.load(io.BytesIO(data))
-    except Exception as error:  # torch raises whatever its parser runs into: the bytes may be anything
-        raise ExportedModelError(
-            f"torch {torch.__version__} cannot open it ({type(error).__name__}: {str(error)[:300]}); export it with"
-            " this version of torch, on a machine with the devices that it names"
-        ) from error
+        yield logged
+    finally:
+        log.removeFilter(keep)
 
 
 def describe_exported(program: ExportedProgram) -> ExportedModel:

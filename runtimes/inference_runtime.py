@@ -110,19 +110,27 @@ class InferenceRuntime(Protocol):
         ...
 
     def deserialize_engine(self, entry: EngineCacheEntry) -> EngineHandle:
-        """Verify the file and make it resident. Raises EngineDeserializeError naming expected and found."""
+        """Verify the file and make it resident.
+
+        Raises EngineDeserializeError naming expected and found, CorruptEngineError where the files are not those that
+        were signed off, OutOfMemoryError, or DeviceFaultError.
+        """
         ...
 
     def infer(self, handle: EngineHandle, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run once and wait for the result.
 
         NumPy in, NumPy out. The inputs are read, never written or kept; each output is a new array that no later
-        run touches. Raises InvalidInputError (nothing ran), InferenceError or OutOfMemoryError.
+        run touches. Raises InvalidInputError (nothing ran), InferenceError, of which DeviceFaultError,
+        DeviceContextError and TransientInferenceError say how far the damage goes, or OutOfMemoryError.
         """
         ...
 
     def release_engine(self, handle: EngineHandle) -> None:
-        """Free what the handle holds. Releasing twice does nothing."""
+        """Free what the handle holds. Releasing twice does nothing.
+
+        Raises DeviceFaultError where the device answers no more; the handle is released all the same.
+        """
         ...
 
     def thermal_state(self) -> ThermalState:

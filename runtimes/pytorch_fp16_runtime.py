@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,9 +15,7 @@ from messages import (
     EngineBuildError,
     EngineDeserializeError,
     InferenceError,
-    InvalidInputError,
     OutOfMemoryError,
-    RuntimeNotAvailableError,
     Tensor,
     TensorSpec,
     ThermalFeed,
@@ -31,6 +26,8 @@ from runtimes.exported_model import ExportedModel, ExportedModelError, audit_fp1
 from runtimes.host import detect_host
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, EngineHandle, ProfileRange
 from runtimes.no_thermal_feed import NoThermalFeed
+from runtimes.pytorch_device import check_devices, import_torch, on_cuda, require_cuda
+from runtimes.pytorch_errors import error_of_resource, error_of_run
 from runtimes.resident_engines import ResidentEngines
 from runtimes.source_model import read_source
 from runtimes.store.engine_artifact import ReadEngine, read_engine, read_verified
@@ -43,15 +40,15 @@ if TYPE_CHECKING:
 
     Run = Callable[[list[torch.Tensor]], list[torch.Tensor]]
 
-_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
-_OPENS_PROGRAMS = "torch._export.serde.serialize"
-"""What torch imports for the first program that it opens: 70 MB, which are in no engine's measurement."""
-_GUARD_FAILED = ("Guard failed", "Expected input at")
-"""How the program's own input guards begin: torch 2.9 and newer, and older ones. They run before anything else."""
+_RUN_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, MemoryError)
+"""What the operations of a program raise; CUDA's errors are RuntimeErrors."""
 
 
 class PytorchHandle:
-    """A resident program. `run` takes the inputs in the program's order and returns the outputs in theirs."""
+    """A resident program. `run` takes the inputs in the program's order and returns the outputs in theirs.
+
+    While the engine is suspended `run` is None, and `kept` is what it was.
+    """
 
     def __init__(
         self,
@@ -64,6 +61,18 @@ class PytorchHandle:
         self.model = model
         self.profile = profile
         self.run: Run | None = run
+        self.kept: Run | None = None
+
+    def suspend(self) -> None:
+        if self.run is not None:
+            self.kept, self.run = self.run, None
+
+    def resumed(self) -> PytorchHandle:
+        """A handle around the program of this one, which is suspended and keeps it no longer."""
+        kept, self.kept = self.kept, None
+        if kept is None:
+            raise InferenceError(f"{self.entry.model}: the engine was released while it was resumed")
+        return PytorchHandle(self.entry, self.model, self.profile, kept)
 
 
 class PytorchFp16Runtime:
@@ -77,9 +86,9 @@ class PytorchFp16Runtime:
     def __init__(
         self, config: C7InferenceConfig, thermal: ThermalFeed | None = None, read: ReadEngine = read_verified
     ) -> None:
-        self._torch = _import_torch()
+        self._torch = import_torch()
         if config.device == "cuda":
-            _require_cuda(self._torch, config.device_index)
+            require_cuda(self._torch, config.device_index)
         self._device = "cpu" if config.device == "cpu" else f"cuda:{config.device_index}"
         self._label = f"pytorch_fp16[{self._device}]"
         self._engine_dir = config.engine_dir
@@ -105,7 +114,8 @@ class PytorchFp16Runtime:
             model = describe_exported(program)
             audit_fp16(program)
         except ExportedModelError as error:
-            raise EngineBuildError(f"{model_path}: {error}") from error
+            found = error_of_resource(str(model_path), error)
+            raise (found or EngineBuildError(f"{model_path}: {error}")) from error
         check_profile(model_path.stem, model.inputs, build_config.optimization_profiles, limits=model.limits)
         return write_engine(
             self._engine_dir if self._engine_dir is not None else model_path.parent / "engines",
@@ -125,26 +135,30 @@ class PytorchFp16Runtime:
         )
 
     def deserialize_engine(self, entry: EngineCacheEntry) -> PytorchHandle:
-        data = read_engine(entry, runtime_label=self._label, host=self._host, read=self._read)
+        where = str(entry.path)
+        failure: C7Error
         try:
-            program = open_exported(data)
-            model = describe_exported(program)
-        except ExportedModelError as error:
-            raise EngineDeserializeError(f"{entry.path}: {error}") from error
-        if (model.inputs, model.outputs) != (entry.inputs, entry.outputs):
-            raise EngineDeserializeError(
-                f"{entry.path}: expected inputs and outputs as recorded ({_listed(entry.inputs)} -> "
-                f"{_listed(entry.outputs)}), found {_listed(model.inputs)} -> {_listed(model.outputs)}"
-            )
-        given = entry.build_config.optimization_profiles
-        named = {name for name, *_ in given}
-        profile = given + tuple(limit for limit in model.limits if limit[0] not in named)
-        return self._resident.admit(PytorchHandle(entry, model, profile, self._runner(entry, program)))
+            return self._resident.admit(self._opened(entry))
+        except (ExportedModelError, RuntimeError, MemoryError) as error:
+            refused = EngineDeserializeError(f"{where}: {error}")
+            failure = error_of_resource(where, error) or refused
+            traceback.clear_frames(error.__traceback__)  # they hold the file and what was loaded of it
+        if isinstance(failure, OutOfMemoryError):
+            self._give_back(where)
+        raise failure
+
+    def suspend_engine(self, handle: EngineHandle) -> None:
+        """Keeps the program, on CUDA with its weights on the device; torch's cached activations are given back."""
+        self._resident.suspend(handle).suspend()
+        self._give_back(handle.entry.model)
+
+    def resume_engine(self, handle: EngineHandle) -> PytorchHandle:
+        return self._resident.resume(handle, PytorchHandle.resumed)
 
     def infer(self, handle: EngineHandle, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         engine = self._resident.require(handle)
         name = engine.entry.model
-        on_host = self._device == "cpu" or not any(_on_cuda(tensor) for tensor in inputs.values())
+        on_host = self._device == "cpu" or not any(on_cuda(tensor) for tensor in inputs.values())
         check_inputs(
             name,
             engine.model.inputs,
@@ -154,29 +168,51 @@ class PytorchFp16Runtime:
             host_only=on_host,
         )
         if not on_host:
-            _check_devices(name, inputs, self._device)
+            check_devices(name, inputs, self._device)
         failure: C7Error
         try:
             return self._run(engine, inputs, on_host=on_host)
-        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, MemoryError) as error:
-            failure = _error_of(name, error)
+        except _RUN_ERRORS as error:
+            failure = error_of_run(name, error)
             traceback.clear_frames(error.__traceback__)  # they hold the tensors of the failed run
-        if isinstance(failure, OutOfMemoryError) and self._device != "cpu":
-            self._torch.cuda.empty_cache()
+        if isinstance(failure, OutOfMemoryError):
+            self._give_back(name)
         raise failure
 
     def release_engine(self, handle: EngineHandle) -> None:
         engine = self._resident.dismiss(handle)
         if engine is not None:
-            engine.run = None
-            if self._device != "cpu":
-                self._torch.cuda.empty_cache()
+            engine.run = engine.kept = None
+            self._give_back(engine.entry.model)
 
     def thermal_state(self) -> ThermalState:
         return self._thermal.thermal_state()
 
     def current_runtime_label(self) -> str:
         return self._label
+
+    def _give_back(self, subject: str) -> None:
+        """Give what torch caches back to the device. Raises DeviceFaultError where CUDA answers no more."""
+        if self._device == "cpu":
+            return
+        try:
+            self._torch.cuda.empty_cache()
+        except RuntimeError as error:
+            raise error_of_run(subject, error) from error
+
+    def _opened(self, entry: EngineCacheEntry) -> PytorchHandle:
+        data = read_engine(entry, runtime_label=self._label, host=self._host, read=self._read)
+        program = open_exported(data)
+        model = describe_exported(program)
+        if (model.inputs, model.outputs) != (entry.inputs, entry.outputs):
+            raise EngineDeserializeError(
+                f"{entry.path}: expected inputs and outputs as recorded ({_listed(entry.inputs)} -> "
+                f"{_listed(entry.outputs)}), found {_listed(model.inputs)} -> {_listed(model.outputs)}"
+            )
+        given = entry.build_config.optimization_profiles
+        named = {name for name, *_ in given}
+        profile = given + tuple(limit for limit in model.limits if limit[0] not in named)
+        return PytorchHandle(entry, model, profile, self._runner(entry, program))
 
     def _runner(self, entry: EngineCacheEntry, program: ExportedProgram) -> Run:
         from torch.utils import _pytree as pytree
@@ -218,32 +254,6 @@ class PytorchFp16Runtime:
         return copied
 
 
-def _import_torch() -> ModuleType:
-    try:
-        import torch
-    except ImportError as error:
-        raise RuntimeNotAvailableError(
-            f"pytorch_fp16 needs torch, which cannot be imported ({error}); install it with"
-            " c7-inference's extra `torch`, on a Jetson JetPack's own build"
-        ) from error
-    # It is imported with the runtime, so that the memory that is available is read after it. A torch that has another
-    # name for it imports that one later.
-    with contextlib.suppress(ImportError):
-        importlib.import_module(_OPENS_PROGRAMS)
-    return torch
-
-
-def _require_cuda(torch: ModuleType, index: int) -> None:
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if index >= count:
-        build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
-        raise RuntimeNotAvailableError(
-            f"pytorch_fp16[cuda:{index}]: expected a CUDA device {index}, found {count} with torch"
-            f" {torch.__version__} ({build}); install the driver and a CUDA build of torch, or configure device ="
-            ' "cpu" explicitly'
-        )
-
-
 def _moved(program: ExportedProgram, entry: EngineCacheEntry, device: str) -> ExportedProgram:
     try:
         from torch.export.passes import move_to_device_pass
@@ -253,36 +263,6 @@ def _moved(program: ExportedProgram, entry: EngineCacheEntry, device: str) -> Ex
         ) from error
     moved: ExportedProgram = move_to_device_pass(program, device)
     return moved
-
-
-def _on_cuda(tensor: object) -> bool:
-    """Whether a tensor lies on a CUDA device: DLPack's device type 2."""
-    if isinstance(tensor, np.ndarray) or not isinstance(tensor, Tensor):
-        return False
-    return int(tensor.__dlpack_device__()[0]) == 2
-
-
-def _check_devices(model: str, inputs: Mapping[str, Tensor], device: str) -> None:
-    """Device tensors come all together, and on the engine's device. Raises InvalidInputError."""
-    index = int(device.rpartition(":")[2])
-    strangers = [
-        name for name, tensor in inputs.items() if not _on_cuda(tensor) or int(tensor.__dlpack_device__()[1]) != index
-    ]
-    if strangers:
-        raise InvalidInputError(
-            f"{model}: expected all inputs on {device} or all as NumPy arrays, found {', '.join(strangers)} elsewhere"
-        )
-
-
-def _error_of(model: str, error: BaseException) -> C7Error:
-    """Which typed error a failed run is. CUDA's errors are `AcceleratorError` with a code since torch 2.8."""
-    text = str(error).strip()
-    if isinstance(error, MemoryError) or any(mark in text for mark in _OUT_OF_MEMORY):
-        return OutOfMemoryError(f"{model}: {text[:500] or 'out of memory'}")
-    if text.startswith(_GUARD_FAILED):
-        return InvalidInputError(f"{model}: the inputs do not fit the export: {text[:500]}")
-    code = getattr(error, "error_code", None)
-    return InferenceError(f"{model}: {type(error).__name__}{'' if code is None else f' {code}'}: {text[:500]}")
 
 
 def _listed(specs: Mapping[str, TensorSpec]) -> str:

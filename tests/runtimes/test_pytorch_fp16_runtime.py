@@ -12,16 +12,20 @@ import numpy as np
 import pytest
 
 from messages import (
+    DeviceContextError,
+    DeviceFaultError,
     EngineBuildError,
     InferenceError,
     InvalidInputError,
     OutOfMemoryError,
     RuntimeNotAvailableError,
     TensorSpec,
+    TransientInferenceError,
 )
 from runtimes.config import C7InferenceConfig
 from runtimes.inference_runtime import BuildConfig, Precision
-from runtimes.pytorch_fp16_runtime import PytorchFp16Runtime, _error_of
+from runtimes.pytorch_errors import error_of_run
+from runtimes.pytorch_fp16_runtime import PytorchFp16Runtime
 
 pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch")
@@ -379,17 +383,27 @@ def test_memory_that_runs_out_is_an_out_of_memory_error(runtime: PytorchFp16Runt
 
 def test_an_error_of_a_run_is_sorted_by_class_and_text() -> None:
     class AcceleratorError(RuntimeError):
-        error_code = 716
+        def __init__(self, text: str, error_code: int = 716) -> None:
+            super().__init__(text)
+            self.error_code = error_code
 
     cases: list[tuple[BaseException, type[Exception], str]] = [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), OutOfMemoryError, "2 GiB"),
-        (AcceleratorError("CUDA error: misaligned address"), InferenceError, "AcceleratorError 716: CUDA error"),
+        (AcceleratorError("CUDA error: misaligned address"), DeviceFaultError, "cudaErrorMisalignedAddress (716)"),
         (AssertionError("Guard failed: x.size()[0] <= 4"), InvalidInputError, "do not fit the export"),
         (RuntimeError("Expected input at *args[0].shape[0] to be <= 4"), InvalidInputError, "do not fit the export"),
         (MemoryError(), OutOfMemoryError, "out of memory"),
+        (AcceleratorError("CUDA error: invalid argument", 1), InferenceError, "AcceleratorError 1: CUDA error"),
+        (AcceleratorError("CUDA error: out of memory", 2), OutOfMemoryError, "cudaErrorMemoryAllocation (2)"),
+        (AcceleratorError("CUDA error: of a torch to come", 700), DeviceFaultError, "cudaErrorIllegalAddress (700)"),
+        (RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors"), DeviceFaultError, "(710)"),
+        (RuntimeError("CUDA driver error: unspecified launch failure"), DeviceFaultError, "(719)"),
+        (RuntimeError("CUDA error: too many resources requested for launch"), TransientInferenceError, "(701)"),
+        (RuntimeError("CUDA error: context is destroyed"), DeviceContextError, "(709)"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), InferenceError, "CUDNN_STATUS"),
     ]
     for error, kind, text in cases:
-        sorted_error = _error_of("vpr", error)
+        sorted_error = error_of_run("vpr", error)
         assert type(sorted_error) is kind
         assert text in str(sorted_error)
 

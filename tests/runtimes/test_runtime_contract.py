@@ -25,7 +25,8 @@ from messages import (
     ThermalState,
 )
 from runtimes.config import C7InferenceConfig
-from runtimes.fake_runtime import FakeRuntime, computes
+from runtimes.fake_runtime import FakeRuntime
+from runtimes.fake_steps import computes
 from runtimes.inference_runtime import (
     BuildConfig,
     EngineCacheEntry,
@@ -120,7 +121,6 @@ def torch_subject(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
     )
 
 
-SUSPENDING = ["fake"]
 SUBJECTS = {"fake": fake_subject, "onnx_trt_ep": onnx_subject, "pytorch_fp16": torch_subject}
 
 
@@ -453,11 +453,13 @@ def suspends(runtime: InferenceRuntime) -> SuspendsEngines:
     return runtime
 
 
-of_suspending_runtimes = pytest.mark.parametrize("subject", SUSPENDING, indirect=True)
+of_suspending_runtimes = pytest.mark.parametrize(
+    "subject", ["fake", pytest.param("pytorch_fp16", marks=pytest.mark.torch)], indirect=True
+)
 
 
 def test_which_runtimes_suspend_their_engines(subject: Subject, runtime: InferenceRuntime) -> None:
-    assert isinstance(runtime, SuspendsEngines) == (subject.label in ("fake",))
+    assert isinstance(runtime, SuspendsEngines) == (subject.label in ("fake", "pytorch_fp16[cpu]"))
 
 
 @pytest.mark.parametrize("ran_before", [False, True])
