@@ -2,85 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
 from typing import Any
 
-import msgspec
 from loguru import logger
 
-from actors.device_gate import DeviceGate
+from actors.launch import EngineEnded, EngineSpec, EngineSurroundings, Kept, Launch
 from actors.mailbox import WORK_AVAILABLE, Mailbox
 from actors.pending import Pending
-from actors.restart import judge
+from actors.poison import DEATHS, PoisonWatch, Suspect, suspect_of
+from actors.restart import REMEDIES, scope_of
 from actors.supervised import SupervisedActor, forget_frames
 from messages import (
     NS_PER_MS,
     NS_PER_S,
-    C7Error,
-    Clock,
     EngineDied,
     EngineLoaded,
     EngineLoadFailed,
+    FaultClass,
     Infer,
     InferCompleted,
     OutOfMemoryError,
     SelfTestError,
+    classify_fault,
     describe_error,
 )
-from runtimes import EngineCacheEntry, EngineHandle, InferenceRuntime, deserialize_cached_engine
-from runtimes.sign_off.self_test import SELF_TEST_TOLERANCE, check_known_answers
+from runtimes import EngineCacheEntry, EngineHandle, deserialize_cached_engine
+from runtimes.inference_runtime import SuspendsEngines
+from runtimes.memory_budget import restart_shortage
+from runtimes.sign_off.self_test import check_known_answers
 from runtimes.store.engine_artifact import read_self_test
-
-Report = Callable[[EngineLoaded | EngineLoadFailed | EngineDied], None]
-
-
-class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One engine of the flight. A lower `priority` is more urgent.
-
-    `self_test_tolerance` bounds the relative error of its known answers after each load; an engine without known
-    answers, which was compiled but never provisioned, has no self-test.
-    """
-
-    model: str
-    entry: EngineCacheEntry
-    priority: int = 100
-    self_test_tolerance: float = SELF_TEST_TOLERANCE
 
 
 class EngineActor(SupervisedActor):
     """Opens its engine on its own thread, tests and serves it, and tells the supervisor how each of them went.
 
-    An engine is loaded once it has given its known answers. `load_timeout_ns` bounds the wait for the device to do so.
+    An engine is loaded once it has given its known answers.
     """
 
     def __init__(
-        self,
-        spec: EngineSpec,
-        generation: int,
-        runtime: InferenceRuntime,
-        gate: DeviceGate,
-        mailbox: Mailbox,
-        clock: Clock,
-        report: Report,
-        load_timeout_ns: int,
+        self, spec: EngineSpec, launch: Launch, around: EngineSurroundings, mailbox: Mailbox, poison: PoisonWatch
     ) -> None:
         super().__init__(mailbox)
         self._spec = spec
-        self._generation = generation
-        self._runtime = runtime
-        self._gate = gate
-        self._now_ns = clock.monotonic_ns
-        self._report = report
-        self._load_timeout_ns = load_timeout_ns
+        self._launch = launch
+        self._around = around
+        self._runtime = around.runtime
+        self._gate = around.gate
+        self._now_ns = around.clock.monotonic_ns
+        self._poison = poison
+        self._faults_in_a_row: Counter[FaultClass] = Counter()
+        self._fault: FaultClass = "engine_fault"
+        self._answers: bytes | None = None
         self._handle: EngineHandle | None = None
         self._serves = False
+        self._proven = False
 
     def open(self) -> None:
         started_ns = self._now_ns()
-        self._handle = deserialize_cached_engine(self._runtime, self._spec.entry)
-        self._test(self._handle, started_ns + self._load_timeout_ns)
+        self._handle, self._answers = self._load(self._spec.entry)
+        self._test(self._handle, started_ns + self._around.load_timeout_ns)
         self._serves = True
-        self._report(EngineLoaded(self._spec.model, self._generation, self._now_ns() - started_ns))
+        self._around.report(EngineLoaded(self._spec.model, self._launch.generation, self._now_ns() - started_ns))
 
     def handle(self, message: Any) -> None:
         if message is not WORK_AVAILABLE:
@@ -100,34 +83,79 @@ class EngineActor(SupervisedActor):
                 self._serve(pending)
             finally:
                 self._gate.leave()
+        elif self._gate.fenced:
+            pending.reject("engine_unavailable", self._gate.fenced)
         else:
             pending.reject("expired", "the device was busy until the deadline")
         self.mailbox.finish()
 
+    def fail(self, error: BaseException) -> None:
+        self._fault = classify_fault(error)
+        super().fail(error)
+
     def leave(self, cause: str) -> None:
         self.mailbox.abandon("engine_unavailable", cause)
-        handle, self._handle = self._handle, None
-        fact = EngineDied if self._serves else EngineLoadFailed
+        kept: Kept | None = None
         try:
-            if handle is not None:
-                self._runtime.release_engine(handle)
+            kept = self._put_away(cause)
         finally:
-            self._report(fact(self._spec.model, self._generation, cause))
+            fact = EngineDied if self._serves else EngineLoadFailed
+            self._around.report(EngineEnded(fact(self._spec.model, self._launch.generation, cause, self._fault), kept))
+
+    # Loading
+
+    def _load(self, entry: EngineCacheEntry) -> tuple[EngineHandle, bytes | None]:
+        """From what the last start left, or from the store. Memory that did not come back is found before a load."""
+        kept = self._launch.kept
+        if kept is not None and isinstance(self._runtime, SuspendsEngines):
+            return self._runtime.resume_engine(kept.handle), kept.answers
+        if self._launch.generation > 1 and self._around.available_memory is not None:
+            shortage = restart_shortage(entry, self._around.available_memory())
+            if shortage:
+                raise OutOfMemoryError(f"{entry.model} is not loaded again: {shortage}")
+        answers = read_self_test(entry)
+        return deserialize_cached_engine(self._runtime, entry), answers
 
     def _test(self, handle: EngineHandle, deadline_ns: int) -> None:
         """One run like any other, through the gate: an engine in flight may be at work. Raises SelfTestError."""
-        answers = read_self_test(self._spec.entry)
-        if answers is None:
+        if self._answers is None:
             return
         if not self._gate.enter(self._spec.priority, deadline_ns):
-            raise SelfTestError(
-                f"{self._spec.model}: self-test not run: the device was busy until its load timeout of"
-                f" {self._load_timeout_ns / NS_PER_S:g} s was over"
+            busy = (
+                f"the device was busy until its load timeout of {self._around.load_timeout_ns / NS_PER_S:g} s was over"
             )
+            raise SelfTestError(f"{self._spec.model}: self-test not run: {self._gate.fenced or busy}")
+        self.mailbox.running_since_ns = self._now_ns()
         try:
-            check_known_answers(self._runtime, handle, answers, self._spec.self_test_tolerance)
+            check_known_answers(self._runtime, handle, self._answers, self._spec.self_test_tolerance)
+            self._proven = True
+        except BaseException as error:
+            if scope_of(classify_fault(error), 1) == "process":
+                self._gate.fence(f"{self._spec.model}: {describe_error(error)}")
+            raise
         finally:
+            self.mailbox.running_since_ns = None
             self._gate.leave()
+
+    def _put_away(self, cause: str) -> Kept | None:
+        """Suspend the engine where its next start may begin from it, release it otherwise."""
+        handle, self._handle = self._handle, None
+        if handle is None:
+            if self._launch.kept is not None:
+                self._runtime.release_engine(self._launch.kept.handle)
+            return None
+        may_keep = bool(cause) and self._serves and self._launch.may_keep and REMEDIES[self._fault].keeps_module
+        if may_keep and isinstance(self._runtime, SuspendsEngines):
+            try:
+                self._runtime.suspend_engine(handle)
+            except Exception as error:  # noqa: BLE001  # then it is read and verified again, like any other
+                logger.error("C7 engine not suspended; backbone={}; {}", self._spec.model, describe_error(error))
+            else:
+                return Kept(handle, self._answers)
+        self._runtime.release_engine(handle)
+        return None
+
+    # Serving
 
     def _serve(self, pending: Pending) -> None:
         started_ns = self._now_ns()
@@ -136,6 +164,11 @@ class EngineActor(SupervisedActor):
             return
         request = pending.begin_run()
         if request is None or self._handle is None:
+            return
+        suspect = _suspect(request) if self._poison else None
+        if suspect is not None and self._poison.is_poison(suspect, started_ns):
+            pending.end_run()
+            pending.reject("engine_unavailable", f"quarantined as poison: this engine died {DEATHS} times on {suspect}")
             return
         self.mailbox.running_since_ns = started_ns
         try:
@@ -148,6 +181,11 @@ class EngineActor(SupervisedActor):
         ended_ns = self._now_ns()
         pending.end_run()
         self.mailbox.ran(ended_ns - started_ns)
+        self._proven = True
+        if self._faults_in_a_row:
+            self._faults_in_a_row.clear()
+        if suspect is not None:
+            self._poison.absolve(suspect)
         if ended_ns > pending.deadline_ns:
             pending.reject("expired", f"ran {(ended_ns - started_ns) / NS_PER_MS:.1f} ms, past its deadline")
             return
@@ -158,20 +196,42 @@ class EngineActor(SupervisedActor):
                 frame_id=request.frame_id,
                 request_id=request.request_id,
                 outputs=outputs,
-                generation=self._generation,
+                generation=self._launch.generation,
                 queued_ns=started_ns - pending.submitted_ns,
                 run_ns=ended_ns - started_ns,
             )
         )
 
     def _refuse(self, pending: Pending, request: Infer, error: BaseException) -> None:
-        verdict = judge(error)
-        pending.reject(verdict.reason, describe_error(error))
-        if isinstance(error, OutOfMemoryError):
+        fault = classify_fault(error)
+        detail = describe_error(error)
+        self._faults_in_a_row[fault] += 1
+        scope = scope_of(fault, self._faults_in_a_row[fault])
+        self._around.count_fault(request.model, fault)
+        if scope == "process":  # before the device is left: no other engine begins on it
+            self._gate.fence(f"{request.model}: {detail}")
+        pending.reject(REMEDIES[fault].reason, detail)
+        if fault == "out_of_memory":
             logger.error("C7 OOM during infer; backbone={}; frame={}", request.model, request.frame_id)
-        elif not isinstance(error, C7Error):
-            logger.error("C7 fault in runtime; backbone={}; error={}", request.model, describe_error(error))
-        if verdict.engine_lives:
+        elif fault == "programming_error":
+            logger.error("C7 fault in runtime; backbone={}; error={}", request.model, detail)
+        if scope == "request":
             forget_frames(error)
-        else:
-            self.fail(error)
+            return
+        if REMEDIES[fault].blames_inputs:
+            self._blame(request)
+        self.fail(error)
+
+    def _blame(self, request: Infer) -> None:
+        suspect = _suspect(request)
+        if suspect is not None and self._poison.blame(suspect, self._now_ns(), proven=self._proven):
+            logger.error(
+                "C7 poison; backbone={} frame={}; refused from here on: {}", request.model, request.frame_id, suspect
+            )
+
+
+def _suspect(request: Infer) -> Suspect | None:
+    try:
+        return suspect_of(request)
+    except Exception:  # noqa: BLE001  # a tensor that cannot describe itself has no signature to be known again by
+        return None

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import atexit
+import random
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pykka
 from loguru import logger
 
 from actors.client import InferenceClient
 from actors.device_gate import DeviceGate
-from actors.engine import EngineSpec
+from actors.launch import RUN_LIMIT_NS, EngineEnded, EngineSpec, EngineSurroundings
 from actors.ledger import Ledger, ModelStatistics, ModelTally
 from actors.readiness import Readiness
 from actors.restart import RestartPolicy
 from actors.routes import Routes
+from actors.scheduling import THREADS, Scheduling
 from actors.supervised import await_end
 from actors.supervisor import STOP_TIMEOUT_S, Mode, RuntimeSupervisor, overdue_detail
 from actors.thermal import ThermalActor
 from actors.thermal_feed import ThermalBroadcast
 from actors.timers import Timers, TimerThread
 from messages import (
+    NS_PER_MS,
+    NS_PER_S,
     Clock,
     EngineLoaded,
     Message,
@@ -33,11 +37,34 @@ from messages import (
     TelemetryUnavailableError,
 )
 from runtimes import EngineCacheEntry, InferenceRuntime
+from runtimes.available_memory import AvailableMemory
 from runtimes.sign_off.self_test import SELF_TEST_TOLERANCE
 from telemetry import ThermalSnapshot, ThermalSource, open_thermal_source, stale_after_ns
 
 LOAD_TIMEOUT_S = 120.0
 GIVE_UP_ASKED_EVERY_S = 0.1
+
+
+class Stage(NamedTuple):
+    """What actors run on: threads and real chance in flight, something that repeats itself in a stepped test."""
+
+    scheduling: Scheduling = THREADS
+    timers: Callable[[Clock], Timers] = TimerThread
+    chance: Callable[[], float] = random.random
+
+
+class RestartNeed:
+    """Why only another process can run engines again; empty while this one can. Said once, by the supervisor."""
+
+    def __init__(self, tell: Callable[[str], None] | None) -> None:
+        self.reason = ""
+        self._tell = tell
+
+    def say(self, reason: str) -> None:
+        if not self.reason:
+            self.reason = reason
+            if self._tell is not None:
+                self._tell(reason)
 
 
 class Supervision(InferenceClient):
@@ -52,13 +79,25 @@ class Supervision(InferenceClient):
         broadcast: ThermalBroadcast,
         timers: Timers,
         readiness: Readiness,
+        restart_need: RestartNeed,
     ) -> None:
         super().__init__("main", routes, snapshot, broadcast)
         self.readiness = readiness
         self._supervisor = supervisor
         self._thermal = thermal
         self._timers = timers
+        self._restart_need = restart_need
         atexit.register(self.stop)
+
+    @property
+    def actor_ref(self) -> pykka.ActorRef[RuntimeSupervisor]:
+        """The supervisor, for actors that send it `Infer` messages themselves: `ask` gives a `Pending`."""
+        return self._supervisor
+
+    @property
+    def restart_needed(self) -> str:
+        """Why only a new process can run engines again; empty while this one can."""
+        return self._restart_need.reason
 
     def client(self, consumer: str) -> InferenceClient:
         """A client in this consumer's name."""
@@ -114,6 +153,11 @@ def supervise(
     record: Callable[[Message], None] | None = None,
     clock: Clock | None = None,
     give_up: Callable[[], str | None] | None = None,
+    run_limit_ms: float = RUN_LIMIT_NS / NS_PER_MS,
+    runs_at_once: int = 1,
+    available_memory: Callable[[], AvailableMemory] | None = None,
+    on_restart_needed: Callable[[str], None] | None = None,
+    stage: Stage = Stage(),  # noqa: B008  # a NamedTuple does not change
 ) -> Supervision:
     """Start one EngineActor per engine under a RuntimeSupervisor, most urgent first.
 
@@ -126,6 +170,11 @@ def supervise(
     `load_timeout_s` is each engine's own: they load one after the other. While a takeoff waits, `give_up` is asked
     ten times a second on the caller's thread; a text, the reason, ends it in TakeoffRefusedError at once.
 
+    A run that takes longer than `run_limit_ms` hangs: its device is fenced, every engine on it refuses, and
+    `on_restart_needed` is told, as after a fault that only a new process heals; it is called once, on an actor's
+    thread, and must not block. At most `runs_at_once` engines run on the device together. `available_memory` is read
+    before an engine is loaded again, so that memory that did not come back is found there.
+
     `thermal="auto"` reads the board's own sensors and flies without telemetry where it has none, with a warning.
     `record` sees every request, outcome and fact on the thread that caused it and must neither block nor raise.
     Raises ValueError where there is no engine to supervise.
@@ -137,40 +186,53 @@ def supervise(
     source = _open_source(thermal, clock)
     broadcast = ThermalBroadcast()
     ledger = Ledger(engines, record)
-    routes = Routes(ledger, clock)
+    routes = Routes(ledger, clock, stage.scheduling)
     readiness = Readiness(engines)
-    ranks = priorities or {}
-    tolerances = self_test_tolerances or {}
+    restart_need = RestartNeed(on_restart_needed)
     specs = [
         EngineSpec(
             model=model,
             entry=entry,
-            priority=ranks.get(model, 100),
-            self_test_tolerance=tolerances.get(model, SELF_TEST_TOLERANCE),
+            priority=(priorities or {}).get(model, 100),
+            self_test_tolerance=(self_test_tolerances or {}).get(model, SELF_TEST_TOLERANCE),
+            run_limit_ns=round(run_limit_ms * NS_PER_MS),
         )
         for model, entry in engines.items()
     ]
+
+    def surround(report: Callable[[EngineLoaded | EngineEnded], None]) -> EngineSurroundings:
+        return EngineSurroundings(
+            runtime=runtime,
+            gate=DeviceGate(clock, stage.scheduling, runs_at_once),
+            clock=clock,
+            report=report,
+            count_fault=ledger.count_fault,
+            load_timeout_ns=round(load_timeout_s * NS_PER_S),
+            available_memory=available_memory,
+            scheduling=stage.scheduling,
+        )
+
     with ExitStack() as undo:
-        timers = TimerThread(clock)
+        timers = stage.timers(clock)
         undo.callback(timers.close)
         supervisor: pykka.ActorRef[RuntimeSupervisor] = RuntimeSupervisor.start(
             specs,
-            runtime,
+            surround,
             routes,
-            DeviceGate(clock),
             timers,
             readiness,
             mode=mode,
-            load_timeout_s=load_timeout_s,
             policy=policy or RestartPolicy(),
-            announce=_counted_and_recorded(ledger, record),
+            record=_counted_and_recorded(ledger, record),
+            need_restart=restart_need.say,
+            chance=stage.chance,
         )
         undo.callback(_stop_all, supervisor)
         watcher: pykka.ActorRef[ThermalActor] | None = None
         if source is not None:
-            watcher = ThermalActor.start(source, snapshot, broadcast, timers, clock, record, round(period_s * 1e9))
+            watcher = ThermalActor.start(source, snapshot, broadcast, timers, clock, record, round(period_s * NS_PER_S))
             undo.callback(_stop_all, watcher)
-        supervision = Supervision(supervisor, watcher, routes, snapshot, broadcast, timers, readiness)
+        supervision = Supervision(supervisor, watcher, routes, snapshot, broadcast, timers, readiness, restart_need)
         undo.callback(supervision.stop)
         if mode == "takeoff":
             _await_takeoff(readiness, load_timeout_s, len(engines), give_up)

@@ -1,4 +1,4 @@
-"""The supervisor: it loads the engines in priority order, publishes where requests go, and restarts what dies.
+"""The supervisor: it loads the engines in priority order and restarts what dies.
 
 It never waits for an engine: engines open on their own threads and report. It is never restarted itself: where it
 dies, the process ends.
@@ -6,33 +6,39 @@ dies, the process ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import pykka
 from loguru import logger
 
-from actors.device_gate import DeviceGate
-from actors.engine import EngineActor, EngineSpec
-from actors.mailbox import Mailbox, Refusal
+from actors.announcements import Announcements
+from actors.engine_slot import EngineSlot, LoadOverdue, RestartDue
+from actors.launch import EngineEnded, EngineSpec, EngineSurroundings
+from actors.mailbox import Mailbox
 from actors.readiness import Readiness
-from actors.restart import Quarantine, RestartPolicy, decide_restart
+from actors.restart import (
+    REMEDIES,
+    Death,
+    Quarantine,
+    RestartPolicy,
+    begin_probation,
+    judge_death,
+    keeps_module,
+)
 from actors.routes import Routes
 from actors.supervised import SupervisedActor, await_end
-from actors.timers import Cancel, Timers
+from actors.timers import Timers
 from messages import (
     NS_PER_MS,
     NS_PER_S,
-    AllEnginesLoaded,
     EngineDied,
+    EngineHung,
     EngineLoaded,
     EngineLoadFailed,
-    EngineQuarantined,
-    EngineRestartScheduled,
+    FaultClass,
     Infer,
     Message,
 )
-from runtimes import InferenceRuntime
 
 Mode = Literal["takeoff", "recovery"]
 """At takeoff a failed load is final and refuses the flight; in a recovery it is one more death to restart from."""
@@ -42,72 +48,52 @@ STOP_TIMEOUT_S = 1.0
 
 SWEEP_PERIOD_NS = 100 * NS_PER_MS
 """How late a request may learn that it has expired where nobody waits for it; who waits learns at the deadline. A third
-of a frame at 3 Hz."""
+of a frame at 3 Hz. A hang is found as late."""
 
 
 class SweepDue:
-    """Command: settle what is overdue."""
-
-
-class RestartDue:
-    """Command: the delay is over, start the engine again."""
-
-    def __init__(self, model: str) -> None:
-        self.model = model
-
-
-class LoadOverdue:
-    """Command: judge a load that has not reported."""
-
-    def __init__(self, model: str, generation: int) -> None:
-        self.model = model
-        self.generation = generation
-
-
-class _Slot:
-    """What the supervisor knows of one engine. Touched by its thread only."""
-
-    def __init__(self, spec: EngineSpec) -> None:
-        self.spec = spec
-        self.generation = 0
-        self.mailbox = Mailbox()
-        self.ref: pykka.ActorRef[EngineActor] | None = None
-        self.state: Literal["waiting", "loading", "serving", "down", "quarantined"] = "waiting"
-        self.cancel_overdue: Cancel = _nothing_due
-        self.deaths_ns: tuple[int, ...] = ()
+    """Command: settle what is overdue, and find what hangs."""
 
 
 class RuntimeSupervisor(SupervisedActor):
-    """Handles `Infer` like the client does, the reports of its engines, and its own timers."""
+    """Handles `Infer` like the client does, the reports of its engines, and its own timers.
+
+    `surround` is given where engines report to. `record` and `need_restart` are called on this actor's thread and
+    never block; `need_restart` at most once, with why only another process can fly on. `chance` gives numbers from 0
+    up to, not including, 1.
+    """
 
     def __init__(
         self,
         specs: Sequence[EngineSpec],
-        runtime: InferenceRuntime,
+        surround: Callable[[Callable[[EngineLoaded | EngineEnded], None]], EngineSurroundings],
         routes: Routes,
-        gate: DeviceGate,
         timers: Timers,
         readiness: Readiness,
         *,
         mode: Mode,
-        load_timeout_s: float,
         policy: RestartPolicy,
-        announce: Callable[[Message], None],
+        record: Callable[[Message], None],
+        need_restart: Callable[[str], None],
+        chance: Callable[[], float],
     ) -> None:
-        super().__init__()
-        self._slots = {spec.model: _Slot(spec) for spec in sorted(specs, key=lambda spec: spec.priority)}
-        self._runtime = runtime
+        around = surround(self.post)
+        super().__init__(Mailbox(scheduling=around.scheduling))
+        by_urgency = sorted(specs, key=lambda spec: spec.priority)
+        self._slots = {spec.model: EngineSlot(spec) for spec in by_urgency}
+        self._around = around
         self._routes = routes
-        self._gate = gate
         self._timers = timers
         self._readiness = readiness
+        self._say = Announcements(routes, readiness, record)
         self._mode = mode
-        self._load_timeout_ns = round(load_timeout_s * NS_PER_S)
         self._policy = policy
-        self._announce = announce
+        self._need_restart = need_restart
+        self._chance = chance
         self._all_loaded = False
-        self._clock = routes.clock
-        routes.publish(dict.fromkeys(self._slots, Refusal("engine_unavailable", "loading")))
+        self._given_up = False
+        self._now_ns = routes.clock.monotonic_ns
+        self._say.turned_away(self._slots, "engine_unavailable", "loading")
 
     def open(self) -> None:
         self._load_next()
@@ -119,12 +105,10 @@ class RuntimeSupervisor(SupervisedActor):
                 return self._routes.submit(message)
             case EngineLoaded():
                 self._serve(self._slots[message.model], message)
-            case EngineLoadFailed() | EngineDied():
-                self._bury(self._slots[message.model], message)
+            case EngineEnded():
+                self._bury(self._slots[message.fact.model], message)
             case RestartDue():
-                slot = self._slots[message.model]
-                if slot.state == "down":
-                    self._launch(slot)
+                self._restart(self._slots[message.model], message.generation)
             case LoadOverdue():
                 self._judge_overdue(self._slots[message.model], message.generation)
             case SweepDue():
@@ -134,134 +118,166 @@ class RuntimeSupervisor(SupervisedActor):
         return None
 
     def leave(self, cause: str) -> None:
-        if cause:
-            logger.error("C7 supervisor died; cause={}", cause)
-        self._routes.publish(dict.fromkeys(self._slots, Refusal("shutting_down", cause)))
-        for model in self._readiness.undecided:
-            self._readiness.failed_to_load(model, f"not loaded when the supervisor ended: {cause or 'it was stopped'}")
+        self._say.supervisor_ended(self._slots, cause)
         for slot in self._slots.values():
-            slot.cancel_overdue()
-            slot.mailbox.refuse("shutting_down", cause)
-            if slot.ref is not None:
-                slot.ref.stop(block=False)
-        end_ns = self._clock.monotonic_ns() + round(STOP_TIMEOUT_S * NS_PER_S)
+            slot.turn_away("shutting_down", cause)
+        end_ns = self._now_ns() + round(STOP_TIMEOUT_S * NS_PER_S)
         for model, slot in self._slots.items():
-            left_s = (end_ns - self._clock.monotonic_ns()) / NS_PER_S
+            left_s = 0.0 if slot.state == "hung" else (end_ns - self._now_ns()) / NS_PER_S
             if slot.ref is not None and not await_end(slot.ref, left_s):
                 logger.error("C7 engine did not stop within {} s; backbone={}; left behind", STOP_TIMEOUT_S, model)
             slot.mailbox.abandon("shutting_down", cause)
+            if not self._given_up:
+                slot.forget_kept(self._around.runtime)
+        if cause:
+            self._need_restart(f"the supervisor died: {cause}")
 
     # Loading
 
     def _load_next(self) -> None:
-        """One engine at a time, the most urgent first: it then serves while the others load."""
-        if any(slot.state == "loading" for slot in self._slots.values()):
+        """One after the other, the most urgent first, and none while the context of their device is given up."""
+        busy = any(slot.state in {"loading", "stopping"} for slot in self._slots.values())
+        waiting = next((slot for slot in self._slots.values() if slot.state == "waiting"), None)
+        if waiting is not None and not busy:
+            self._launch(waiting)
+
+    def _launch(self, slot: EngineSlot) -> None:
+        if self._given_up:
             return
-        for slot in self._slots.values():
-            if slot.state == "waiting":
-                self._launch(slot)
-                return
-
-    def _launch(self, slot: _Slot) -> None:
-        slot.generation += 1
-        slot.mailbox = Mailbox()
-        slot.state = "loading"
-        slot.ref = EngineActor.start(
-            slot.spec,
-            slot.generation,
-            self._runtime,
-            self._gate,
-            slot.mailbox,
-            self._clock,
-            self.post,
-            self._load_timeout_ns,
-        )
+        slot.launch(self._around, may_keep=keeps_module(self._policy, slot.record, self._now_ns()))
         overdue = LoadOverdue(slot.spec.model, slot.generation)
-        slot.cancel_overdue = self._timers.after(self._load_timeout_ns, lambda: self.post(overdue))
+        slot.cancel_overdue = self._timers.after(self._around.load_timeout_ns, lambda: self.post(overdue))
 
-    def _serve(self, slot: _Slot, loaded: EngineLoaded) -> None:
-        if loaded.generation != slot.generation or slot.state != "loading":
+    def _serve(self, slot: EngineSlot, loaded: EngineLoaded) -> None:
+        if loaded.generation != slot.generation or slot.state != "loading" or self._given_up:
             return
         slot.state = "serving"
         slot.cancel_overdue()
-        self._routes.publish({loaded.model: slot.mailbox})
-        logger.info(
-            "C7 engine deserialised; backbone={} precision={} generation={} took={:.0f}ms",
-            loaded.model,
-            slot.spec.entry.build_config.precision,
-            loaded.generation,
-            loaded.load_ns / NS_PER_MS,
-        )
-        self._announce(loaded)
+        self._say.loaded(loaded, slot.precision, slot.mailbox)
         self._decide(slot, "")
         self._load_next()
 
-    def _judge_overdue(self, slot: _Slot, generation: int) -> None:
-        if slot.generation != generation or slot.state != "loading":
+    def _judge_overdue(self, slot: EngineSlot, generation: int) -> None:
+        if slot.generation != generation or slot.state not in {"loading", "stopping"}:
             return
-        # Its thread may still own the device: a second load of the same engine would only join it there.
-        detail = overdue_detail(self._load_timeout_ns / NS_PER_S)
-        slot.mailbox.refuse("engine_unavailable", detail)
-        if slot.ref is not None:
-            slot.ref.stop(block=False)  # should it still load, it is released again
-        self._announce(EngineLoadFailed(slot.spec.model, generation, detail))
-        self._quarantine(slot, detail)
+        running_ns = slot.running_ns(self._now_ns())
+        if running_ns is not None:
+            self._fence(slot, running_ns)
+            return
+        # Its thread may still be inside the library: a second load of the same engine would only join it there.
+        detail = overdue_detail(self._around.load_timeout_ns / NS_PER_S)
+        slot.turn_away("engine_unavailable", detail)  # should it still load, it is released again
+        self._say.not_loaded_in_time(EngineLoadFailed(slot.spec.model, generation, detail, "hang"))
+        self._quarantine(slot, Quarantine(detail, 0))
         self._load_next()
 
     # Serving
 
     def _sweep(self) -> None:
         """On a tick, and not at each deadline: a timer for every request would cost every request."""
-        now_ns = self._clock.monotonic_ns()
+        now_ns = self._now_ns()
         for slot in self._slots.values():
             slot.mailbox.sweep(now_ns)
+            running_ns = slot.running_ns(now_ns)
+            loaded = slot.state in {"serving", "stopping"}
+            if loaded and running_ns is not None and running_ns > slot.spec.run_limit_ns:
+                self._fence(slot, running_ns)
         self._timers.after(SWEEP_PERIOD_NS, lambda: self.post(SweepDue()))
+
+    def _fence(self, slot: EngineSlot, running_ns: int) -> None:
+        """A thread cannot be ended: what it holds is settled, and its device is left to it."""
+        detail = f"{slot.spec.model} has not returned for {running_ns / NS_PER_S:.1f} s"
+        slot.state = "hung"
+        self._around.gate.fence(detail)
+        self._around.count_fault(slot.spec.model, "hang")
+        slot.turn_away("engine_unavailable", detail)
+        slot.mailbox.abandon(REMEDIES["hang"].reason, detail)
+        self._say.hung(EngineHung(slot.spec.model, slot.generation, running_ns))
+        self._give_up_process("hang", detail)
 
     # Dying
 
-    def _bury(self, slot: _Slot, death: EngineLoadFailed | EngineDied) -> None:
-        if death.generation != slot.generation or slot.state == "quarantined":
+    def _bury(self, slot: EngineSlot, ended: EngineEnded) -> None:
+        death = ended.fact
+        if death.generation != slot.generation or slot.state in {"quarantined", "hung"}:
+            return
+        slot.cancel_overdue()
+        slot.ref, slot.kept = None, ended.kept
+        if slot.state == "stopping":
+            slot.state = "waiting"
+            self._load_next()
             return
         slot.state = "down"
-        slot.ref = None
-        slot.cancel_overdue()
-        self._routes.publish({death.model: Refusal("engine_unavailable", death.detail)})
-        self._announce(death)
-        if isinstance(death, EngineLoadFailed):
-            logger.error("C7 engine not deserialised; backbone={}; {}", death.model, death.detail)
-        else:
-            logger.error("C7 engine died; backbone={}; {}", death.model, death.detail)
-        if not self._all_loaded and (not death.detail or self._final(death)):
+        self._say.ended(death)
+        scope = REMEDIES[death.fault].scope
+        final = self._mode == "takeoff" and isinstance(death, EngineLoadFailed)
+        if death.detail and scope == "process":
+            self._give_up_process(death.fault, death.detail)
+        elif not self._all_loaded and (final or not death.detail):
             self._decide(slot, death.detail or "it was stopped")
         elif death.detail:
             if not self._all_loaded:
                 self._readiness.awaited_again(death.model)
-            self._restart(slot, death.detail)
+            if scope == "device":
+                self._give_up_context(death.model)
+            self._judge(slot, Death(self._now_ns(), death.fault), death.detail)
         self._load_next()
 
-    def _final(self, death: EngineLoadFailed | EngineDied) -> bool:
-        return isinstance(death, EngineLoadFailed) and self._mode == "takeoff"
-
-    def _restart(self, slot: _Slot, detail: str) -> None:
-        now_ns = self._clock.monotonic_ns()
-        slot.deaths_ns = (*slot.deaths_ns, now_ns)[-self._policy.max_restarts - 1 :]
-        decision = decide_restart(self._policy, slot.deaths_ns, now_ns)
+    def _judge(self, slot: EngineSlot, death: Death, detail: str) -> None:
+        decision, slot.record = judge_death(self._policy, slot.record, death, self._chance())
         if isinstance(decision, Quarantine):
-            self._quarantine(slot, f"{decision.detail}; last: {detail}")
+            self._quarantine(slot, Quarantine(f"{decision.detail}; last: {detail}", decision.probation_in_ns))
+        else:
+            self._say.restarts(slot.spec.model, decision)
+            self._restart_after(slot, decision.delay_ns)
+
+    def _restart_after(self, slot: EngineSlot, delay_ns: int) -> None:
+        due = RestartDue(slot.spec.model, slot.generation)
+        self._timers.after(delay_ns, lambda: self.post(due))
+
+    def _restart(self, slot: EngineSlot, generation: int) -> None:
+        if slot.generation != generation or slot.state not in {"down", "quarantined"}:
             return
-        model = slot.spec.model
-        logger.info("C7 engine restarts; backbone={} attempt={}", model, decision.attempt)
-        self._announce(EngineRestartScheduled(model, decision.attempt, decision.delay_ns))
-        self._timers.after(decision.delay_ns, lambda: self.post(RestartDue(model)))
+        if slot.state == "quarantined":
+            slot.record = begin_probation(slot.record, self._now_ns())
+            self._say.probation_began(slot.spec.model)
+        if any(other.state == "stopping" for other in self._slots.values()):
+            slot.state = "waiting"
+        else:
+            self._launch(slot)
 
-    def _quarantine(self, slot: _Slot, detail: str) -> None:
+    def _quarantine(self, slot: EngineSlot, quarantine: Quarantine) -> None:
         slot.state = "quarantined"
-        self._routes.publish({slot.spec.model: Refusal("engine_unavailable", f"quarantined: {detail}"[:1000])})
-        logger.error("C7 engine quarantined; backbone={}; {}", slot.spec.model, detail)
-        self._announce(EngineQuarantined(slot.spec.model, detail[:1000]))
-        self._decide(slot, detail)
+        self._say.quarantined(slot.spec.model, quarantine)
+        if quarantine.probation_in_ns:
+            self._restart_after(slot, quarantine.probation_in_ns)
+        self._decide(slot, quarantine.detail)
 
-    def _decide(self, slot: _Slot, failure: str) -> None:
+    def _give_up_context(self, lost_with: str) -> None:
+        """Stop every other engine of the device. They load again, by priority, once all of them have let go of it."""
+        detail = f"the device's context was lost with {lost_with}"
+        for model, slot in self._slots.items():
+            slot.forget_kept(self._around.runtime)
+            if slot.state in {"loading", "serving"}:
+                slot.turn_away("engine_unavailable", detail)
+                slot.state = "stopping"
+                self._say.ended(EngineDied(model, slot.generation, detail, "context_fault"))
+                if not self._all_loaded:
+                    self._readiness.awaited_again(model)
+
+    def _give_up_process(self, fault: FaultClass, detail: str) -> None:
+        """No engine of this process answers again: say so everywhere, and to whoever can start another process."""
+        if self._given_up:
+            return
+        self._given_up = True
+        self._around.gate.fence(detail)
+        for slot in self._slots.values():
+            slot.cancel_overdue()
+            slot.mailbox.refuse("engine_unavailable", detail)
+        self._say.process_restart_needed(self._slots, fault, detail)
+        self._need_restart(detail)
+
+    def _decide(self, slot: EngineSlot, failure: str) -> None:
         """Tell whoever waits; the first time that every engine is decided, say so to everybody."""
         if failure:
             self._readiness.failed_to_load(slot.spec.model, failure)
@@ -270,18 +286,9 @@ class RuntimeSupervisor(SupervisedActor):
         if self._all_loaded or self._readiness.undecided or (self._mode == "takeoff" and self._readiness.failed):
             return
         self._all_loaded = True
-        serving = {model: slot for model, slot in self._slots.items() if slot.state == "serving"}
-        logger.info("C7 ready: runtime={}, engines=[{}]", self._runtime.current_runtime_label(), _names(serving))
-        self._announce(AllEnginesLoaded(tuple(serving), self._clock.monotonic_ns()))
+        serving = {model: slot.precision for model, slot in self._slots.items() if slot.state == "serving"}
+        self._say.all_loaded(self._around.runtime.current_runtime_label(), serving, self._now_ns())
 
 
 def overdue_detail(load_timeout_s: float) -> str:
     return f"did not load within {load_timeout_s:g} s"
-
-
-def _nothing_due() -> None:
-    """No load is under way."""
-
-
-def _names(slots: Mapping[str, _Slot]) -> str:
-    return ", ".join(f"{model}@{slot.spec.entry.build_config.precision}" for model, slot in slots.items())

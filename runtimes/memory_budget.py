@@ -100,6 +100,16 @@ def plan_memory(
     return MemoryBudget(steps=tuple(steps), available=available, reserve_bytes=reserve_mb * MIB)
 
 
+def restart_shortage(entry: EngineCacheEntry, available: AvailableMemory) -> str:
+    """Pure. Why one engine does not fit beside those that fly, with figures; empty where it does.
+
+    Without a reserve: in the air what fits flies. A restart frees the old engine first, so memory that is missing here
+    is memory that did not come back, or that somebody else has taken.
+    """
+    budget = plan_memory([entry], available, reserve_mb=0, read_ahead_bytes=0)
+    return "; ".join(budget.shortages)
+
+
 def refuse_if_short(budget: MemoryBudget) -> None:
     """Raises TakeoffRefusedError with what is missing, engine by engine, and what to do."""
     if not budget.shortages:

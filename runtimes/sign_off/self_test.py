@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from messages import ConfigError, InferenceError, SelfTestError
+from messages import ConfigError, DeviceContextError, DeviceFaultError, InferenceError, SelfTestError
 from messages.tensor import TENSORS_MAX
 from runtimes.inference_runtime import EngineHandle, InferenceRuntime
 from runtimes.npz_file import decode_npz, encode_npz
@@ -53,12 +53,14 @@ def check_known_answers(runtime: InferenceRuntime, handle: EngineHandle, answers
     """Run the engine once on the recorded inputs and compare each output with the recorded one.
 
     `tolerance` bounds the relative error of each output, of integers and booleans the share that differs. Raises
-    SelfTestError naming the outputs, expected and found; OutOfMemoryError.
+    SelfTestError naming the outputs, expected and found; OutOfMemoryError, DeviceContextError, DeviceFaultError.
     """
     model = handle.entry.model
     inputs, expected = _decode(self_test_path(handle.entry.path), answers)
     try:
         faults = faults_over(compare([(_run(runtime, handle, inputs), expected)]), tolerance)
+    except (DeviceContextError, DeviceFaultError):
+        raise  # these say something of the device, and not of this engine
     except (InferenceError, IncomparableOutputsError) as error:
         faults = [str(error)]
     if faults:

@@ -10,7 +10,7 @@ import pykka
 import pytest
 
 from actors.device_gate import DeviceGate
-from actors.engine import EngineSpec
+from actors.launch import EngineSpec, EngineSurroundings
 from actors.ledger import Ledger
 from actors.pending import Pending
 from actors.readiness import Readiness
@@ -18,7 +18,7 @@ from actors.restart import RestartPolicy
 from actors.routes import Routes
 from actors.supervised import await_end
 from actors.supervisor import SWEEP_PERIOD_NS, RuntimeSupervisor
-from messages import NS_PER_MS, Infer, InferCompleted, InferRejected, InvalidInputError, VirtualClock
+from messages import NS_PER_MS, NS_PER_S, Infer, InferCompleted, InferRejected, InvalidInputError, VirtualClock
 from runtimes import FakeRuntime, blocks_until, raises, returns, takes_ms
 from runtimes.fake_runtime import Step
 
@@ -69,15 +69,22 @@ class Flight:
         readiness = Readiness(scripts)
         self.supervisor: pykka.ActorRef[RuntimeSupervisor] = RuntimeSupervisor.start(
             [EngineSpec(model=model, entry=entry) for model, entry in self.fake.entries().items()],
-            self.fake,
+            lambda report: EngineSurroundings(
+                runtime=self.fake,
+                gate=self.gate,
+                clock=self.clock,
+                report=report,
+                count_fault=self.ledger.count_fault,
+                load_timeout_ns=round(WAIT_S * NS_PER_S),
+            ),
             self.routes,
-            self.gate,
             self.timers,
             readiness,
             mode="takeoff",
-            load_timeout_s=WAIT_S,
             policy=RestartPolicy(),
-            announce=lambda _fact: None,
+            record=lambda _fact: None,
+            need_restart=pytest.fail,
+            chance=lambda: 0.0,
         )
         assert readiness.wait(WAIT_S)
 

@@ -1,0 +1,83 @@
+"""What the supervisor knows and holds of one engine: the generation that flies, where it stands, and its record."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import pykka
+
+from actors.engine import EngineActor
+from actors.launch import EngineSpec, EngineSurroundings, Kept, Launch
+from actors.mailbox import Mailbox
+from actors.poison import PoisonWatch
+from actors.restart import CLEAN_RECORD
+from actors.timers import Cancel
+from messages import RejectReason
+from runtimes import InferenceRuntime
+
+SlotState = Literal["waiting", "loading", "serving", "stopping", "down", "quarantined", "hung"]
+"""`waiting` for its turn to load; `stopping` because its device's context is made anew; `down` until its restart."""
+
+
+class RestartDue(NamedTuple):
+    """Command: the delay is over, start the engine again; one in quarantine begins its probation."""
+
+    model: str
+    generation: int
+
+
+class LoadOverdue(NamedTuple):
+    """Command: judge a load that has not reported."""
+
+    model: str
+    generation: int
+
+
+class EngineSlot:
+    """Touched by the supervisor's thread only."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self.spec = spec
+        self.state: SlotState = "waiting"
+        self.generation = 0
+        self.mailbox = Mailbox()
+        self.ref: pykka.ActorRef[EngineActor] | None = None
+        self.record = CLEAN_RECORD
+        self.kept: Kept | None = None
+        self.cancel_overdue: Cancel = _nothing_due
+        self._poison = PoisonWatch()
+
+    def launch(self, around: EngineSurroundings, *, may_keep: bool) -> None:
+        """Start the next generation, which begins from what the last one kept."""
+        self.generation += 1
+        self.mailbox = Mailbox(scheduling=around.scheduling)
+        self.state = "loading"
+        kept, self.kept = self.kept, None
+        launch = Launch(self.generation, kept, may_keep)
+        self.ref = EngineActor.start(self.spec, launch, around, self.mailbox, self._poison)
+
+    def turn_away(self, reason: RejectReason, detail: str) -> None:
+        """Settle what waits, take nothing more, and have the engine end after the run it is in."""
+        self.cancel_overdue()
+        self.mailbox.refuse(reason, detail)
+        if self.ref is not None:
+            self.ref.stop(block=False)
+
+    def forget_kept(self, runtime: InferenceRuntime) -> None:
+        """The next start reads and verifies everything anew."""
+        kept, self.kept = self.kept, None
+        if kept is not None:
+            runtime.release_engine(kept.handle)
+
+    @property
+    def precision(self) -> str:
+        return self.spec.entry.build_config.precision
+
+    def running_ns(self, now_ns: int) -> int | None:
+        """How long its engine has been at a run or a self-test; None where it is at none."""
+        since_ns = self.mailbox.running_since_ns
+        return None if since_ns is None else now_ns - since_ns
+
+
+def _nothing_due() -> None:
+    """No load is under way."""
