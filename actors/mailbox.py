@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import pykka
 
 from actors.admission import admission_refusal, next_run_estimate_ns
+from actors.bell import UNHEARD, hang_bell
 from actors.scheduling import THREADS, Scheduling
 from actors.shedding import Frame, count_ahead, find_place, is_over
 from messages import RejectReason
@@ -62,15 +63,14 @@ class Mailbox:
         self.scheduling = scheduling
         self._frames_per_consumer = frames_per_consumer
         self._lock = threading.Lock()
-        self._bell = scheduling.signal()
-        self._bell.acquire()
+        self._bell = hang_bell(scheduling)
         self._asleep = False
         self._handed: Letter = FORGET_LETTER
         self._ended = scheduling.signal()
         self._ended.acquire()
         self._reader: int | None = None
         self._control: deque[Letter] = deque()
-        self._frames: dict[Frame, deque[Pending]] = {}
+        self._frames: dict[Frame, list[Pending]] = {}
         self._current: Pending | None = None
         self.running_since_ns: int | None = None
         """Written by the actor around each run; an attribute because a call costs as much as the rest of it."""
@@ -82,30 +82,42 @@ class Mailbox:
 
     def put(self, letter: Letter) -> None:
         """Raises pykka.ActorDeadError once the actor has left, also where the sender saw it alive just before."""
-        with self._lock:
-            if not self._closed:
-                self._control.append(letter)
-                self._ring()
-                return
-        if letter.reply_to is None:
-            raise _dead()
-        _bury(letter)
+        asleep = False
+        try:
+            with self._lock:
+                closed = self._closed
+                if not closed:
+                    self._control.append(letter)
+                    asleep, self._asleep = self._asleep, False
+            if asleep:
+                self._bell.ring()
+        except BaseException:  # as in `offer`
+            if asleep:
+                self._bell.ring()
+            raise
+        if closed:
+            if letter.reply_to is None:
+                raise _dead()
+            _bury(letter)
 
     def get(self) -> Letter:
         """Wait for the next letter; only the actor's own idle thread waits here."""
         while True:
-            with self._lock:
-                if self._control:
+            if self._control:
+                with self._lock:
                     self._handed = self._control.popleft()
-                    return self._handed
-                if self._frames:
-                    self._handed = WORK_AVAILABLE
-                    return WORK_AVAILABLE
-                if type(self._handed) is not Token:
-                    self._handed = FORGET_LETTER
-                    return FORGET_LETTER
+                return self._handed
+            if self._frames:
+                self._handed = WORK_AVAILABLE
+                return WORK_AVAILABLE
+            if type(self._handed) is not Token:
+                self._handed = FORGET_LETTER
+                return FORGET_LETTER
+            with self._lock:
+                if self._control or self._frames:
+                    continue
                 self._asleep = True
-            self._bell.acquire()
+            self._bell.wait()
 
     @property
     def reply_expected(self) -> bool:
@@ -121,6 +133,7 @@ class Mailbox:
         with self._lock:
             self._closed = True
             letters, self._control = self._control, deque()
+            self._bell = UNHEARD
         for letter in letters:
             _bury(letter)
         if self._ended.locked():
@@ -146,6 +159,7 @@ class Mailbox:
         frame = (pending.consumer, pending.frame_id)
         stale: Iterable[Pending] = ()
         reason: RejectReason = "shed"
+        asleep = False
         try:
             with self._lock:
                 if self._refusal is not None:
@@ -160,13 +174,18 @@ class Mailbox:
                         del self._frames[victim]
                 burst = self._frames.get(frame)
                 if burst is None:
-                    self._frames[frame] = deque((pending,))
+                    self._frames[frame] = [pending]
                 else:
                     burst.append(pending)
-                self._ring()
+                asleep, self._asleep = self._asleep, False
+            if asleep:
+                self._bell.ring()
             if stale:
                 _reject(stale, reason, f"frame {pending.frame_id} took its place")
-        except BaseException:  # a Ctrl-C on the consumer's thread: what was taken out has nobody else to settle it
+        except BaseException:  # a Ctrl-C on the consumer's thread
+            if asleep:  # nobody else would: the actor is down as awake
+                self._bell.ring()
+            # what was taken out has nobody else to settle it
             _reject(stale, reason, f"frame {pending.frame_id} was to take its place")
             raise
         return None
@@ -202,7 +221,7 @@ class Mailbox:
             if not self._frames:
                 return None
             frame, burst = next(iter(self._frames.items()))
-            self._current = burst.popleft()
+            self._current = burst.pop(0)
             if not burst:
                 del self._frames[frame]
             return self._current
@@ -230,7 +249,7 @@ class Mailbox:
             current.reject("expired", f"the deadline passed {where}")
         with self._lock:
             if any(each.done for burst in self._frames.values() for each in burst):
-                left = {frame: deque(each for each in burst if not each.done) for frame, burst in self._frames.items()}
+                left = {frame: [each for each in burst if not each.done] for frame, burst in self._frames.items()}
                 self._frames = {frame: burst for frame, burst in left.items() if burst}
 
     def refuse(self, reason: RejectReason, detail: str = "") -> None:
@@ -249,13 +268,6 @@ class Mailbox:
             current, self._current = self._current, None
         if current is not None:
             current.reject(reason, detail)
-
-    def _ring(self) -> None:
-        # In this order: a Ctrl-C between the two must not leave a reader asleep whom nobody rings any more.
-        if self._asleep:
-            if self._bell.locked():
-                self._bell.release()
-            self._asleep = False
 
 
 def _reject(requests: Iterable[Pending], reason: RejectReason, detail: str) -> None:
