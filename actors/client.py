@@ -11,7 +11,7 @@ from typing import Any
 import pykka
 from loguru import logger
 
-from actors.pending import Pending
+from actors.pending import Listener, Pending
 from actors.routes import Routes
 from actors.supervised import refuse_to_block
 from actors.thermal_feed import ThermalBroadcast, ThermalSubscription
@@ -43,7 +43,12 @@ class InferenceClient:
         actors, which uses `send`; a consumer's own pykka actor may wait if it likes.
         """
         refuse_to_block("infer()")
-        return self._submit(model, inputs, self._deadline_ns(within_ms), frame_id, captured_ns).await_outcome()
+        pending = self._submit(model, inputs, self._deadline_ns(within_ms), frame_id, captured_ns)
+        try:
+            return pending.await_outcome()
+        except BaseException:  # a Ctrl-C: nobody will see the outcome
+            pending.cancel()
+            raise
 
     def submit(
         self, model: str, inputs: Mapping[str, Tensor], *, within_ms: float, frame_id: int = 0, captured_ns: int = 0
@@ -66,8 +71,15 @@ class InferenceClient:
         """
         refuse_to_block("infer_many()")
         deadline_ns = self._deadline_ns(within_ms)
-        pending = [self._submit(model, inputs, deadline_ns, frame_id, captured_ns) for inputs in batch]
-        return [each.await_outcome() for each in pending]
+        asked: list[Pending] = []
+        try:
+            for inputs in batch:
+                asked.append(self._submit(model, inputs, deadline_ns, frame_id, captured_ns))  # noqa: PERF401
+            return [each.await_outcome() for each in asked]
+        except BaseException:  # a Ctrl-C, or inputs that are none: nobody will see the others' outcomes
+            for each in asked:
+                each.cancel()
+            raise
 
     async def infer_async(
         self, model: str, inputs: Mapping[str, Tensor], *, within_ms: float, frame_id: int = 0, captured_ns: int = 0
@@ -78,16 +90,16 @@ class InferenceClient:
         returns. Raises ValueError as `infer` does.
         """
         loop = asyncio.get_running_loop()
-        pending = self._submit(model, inputs, self._deadline_ns(within_ms), frame_id, captured_ns)
+        deadline_ns = self._deadline_ns(within_ms)
         answer: asyncio.Future[Outcome] = loop.create_future()
 
         def wake(outcome: Outcome) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody awaits this any more
                 loop.call_soon_threadsafe(_answer, answer, outcome)
 
-        deadline = loop.call_later((pending.deadline_ns - self._now_ns()) / NS_PER_S, pending.expire)
+        pending = self._submit(model, inputs, deadline_ns, frame_id, captured_ns, wake)
+        deadline = loop.call_later((deadline_ns - self._now_ns()) / NS_PER_S, pending.expire)
         try:
-            pending.listen(wake)
             return await answer
         finally:
             deadline.cancel()
@@ -109,11 +121,8 @@ class InferenceClient:
         tells it. Where it is dead or refuses the message, the outcome is counted as undelivered and the engine runs on;
         the first such outcome of each actor is logged. Raises ValueError as `infer` does.
         """
-        deadline_ns = self._deadline_ns(within_ms)
-        request_id = self._routes.next_request_id()
-        pending = self._submit(model, inputs, deadline_ns, frame_id, captured_ns, request_id)
-        pending.listen(partial(self._tell, reply_to))
-        return request_id
+        tell = partial(self._tell, reply_to)
+        return self._submit(model, inputs, self._deadline_ns(within_ms), frame_id, captured_ns, tell).request_id
 
     def thermal_state(self) -> ThermalState:
         """The newest sample. Never raises: without telemetry it says `source_lost` and no throttle."""
@@ -150,21 +159,13 @@ class InferenceClient:
         deadline_ns: int,
         frame_id: int,
         captured_ns: int,
-        request_id: int | None = None,
+        listener: Listener | None = None,
     ) -> Pending:
         routes = self._routes
-        if request_id is None:
-            request_id = routes.next_request_id()
         return routes.submit(
-            Infer(
-                model=model,
-                inputs=dict(inputs),
-                consumer=self.consumer,
-                frame_id=frame_id,
-                deadline_ns=deadline_ns,
-                request_id=request_id,
-                captured_ns=captured_ns,
-            )
+            # In the order of the fields: naming them costs every request a tenth of a microsecond.
+            Infer(model, dict(inputs), self.consumer, frame_id, deadline_ns, routes.next_request_id(), captured_ns),
+            listener,
         )
 
 

@@ -8,12 +8,12 @@ without it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from actors.ledger import Ledger
 from actors.mailbox import Mailbox, Refusal
-from actors.pending import Pending
+from actors.pending import Listener, Pending
 from actors.scheduling import THREADS, Scheduling
 from messages import Clock, Infer
 
@@ -31,7 +31,7 @@ class Routes:
         self._scheduling = scheduling
         self._new_signal = scheduling.signal
         self._table: Mapping[str, Target] = MappingProxyType({})
-        self._request_ids = itertools.count(1)
+        self.next_request_id: Callable[[], int] = itertools.count(1).__next__
 
     @property
     def clock(self) -> Clock:
@@ -49,12 +49,12 @@ class Routes:
         """Replace the targets of these models; the others stay."""
         self._table = MappingProxyType({**self._table, **targets})
 
-    def next_request_id(self) -> int:
-        return next(self._request_ids)
+    def submit(self, request: Infer, listener: Listener | None = None) -> Pending:
+        """Accept the request into its engine's mailbox or reject it at once. Never blocks.
 
-    def submit(self, request: Infer) -> Pending:
-        """Accept the request into its engine's mailbox or reject it at once. Never blocks."""
-        pending = Pending(request, self._ledger, self._clock, self._new_signal)
+        `listener` is told the outcome, whatever ends the request, an interrupt of this call included.
+        """
+        pending = Pending(request, self._ledger, self._clock, self._new_signal, listener)
         try:
             self._ledger.count_submitted(pending, request)
             target = self._table.get(request.model, _UNKNOWN)
@@ -62,6 +62,7 @@ class Routes:
             if refusal is not None:
                 pending.reject(refusal.reason, refusal.detail)
         except BaseException:  # a Ctrl-C on the consumer's thread, which will never see this request
-            pending.reject("cancelled", "interrupted while it was submitted")
+            if pending.counts is not None:
+                pending.reject("cancelled", "interrupted while it was submitted")
             raise
         return pending

@@ -6,10 +6,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pykka
@@ -18,9 +18,10 @@ from loguru import logger
 
 import actors.supervision
 from actors import Supervision, supervise
+from actors.ledger import UNKNOWN_MODEL
 from actors.supervised import await_end
 from actors.thermal import ThermalActor
-from messages import EngineDied, InferCompleted, InferenceError, Message
+from messages import EngineDied, InferCompleted, InferenceError, InferRejected, Message, Outcome, Tensor
 from runtimes import EngineHandle, FakeRuntime, blocks_until, computes, raises, returns
 from telemetry import ThermalReading
 
@@ -166,7 +167,7 @@ class Interrupt:
     being entered or left is delivered inside it or behind it.
     """
 
-    PATH = ("client.py", "routes.py", "ledger.py", "pending.py", "mailbox.py", "shedding.py", "admission.py")
+    PATH = ("client.py", "routes.py", "ledger.py", "pending.py", "mailbox.py", "shedding.py", "admission.py", "bell.py")
 
     def __init__(self, at: int) -> None:
         self._left = at
@@ -198,7 +199,7 @@ def _is_with(frame: FrameType) -> bool:
     return lines[frame.f_lineno - 1].lstrip().startswith("with ")
 
 
-@pytest.mark.parametrize("call", ["infer", "submit to nobody", "expire", "cancel", "shed"])
+@pytest.mark.parametrize("call", ["infer", "infer_many", "submit to nobody", "expire", "cancel", "shed"])
 def test_an_interrupt_anywhere_in_a_call_loses_no_request_and_no_engine(call: str) -> None:
     go = threading.Event()
     go.set()
@@ -214,6 +215,8 @@ def test_an_interrupt_anywhere_in_a_call_loses_no_request_and_no_engine(call: st
                 with interrupt:
                     if call == "infer":
                         c7.infer("vpr", IMAGE, within_ms=WAIT_S * 1000)
+                    elif call == "infer_many":
+                        c7.infer_many("vpr", [IMAGE] * 3, within_ms=WAIT_S * 1000)
                     elif call == "submit to nobody":
                         c7.submit("nobody", IMAGE, within_ms=WAIT_S * 1000)
                     elif call == "expire":
@@ -239,6 +242,69 @@ def test_an_interrupt_anywhere_in_a_call_loses_no_request_and_no_engine(call: st
         assert at > 10
         tallies = c7.tallies()
     assert {model: tally.open for model, tally in tallies.items()} == dict.fromkeys(tallies, 0)
+
+
+class Told(pykka.ThreadingActor):
+    """A consumer's own actor, which keeps what it is told."""
+
+    use_daemon_thread = True
+
+    def __init__(self, outcomes: list[Outcome]) -> None:
+        super().__init__()
+        self._outcomes = outcomes
+
+    def on_receive(self, message: Any) -> None:
+        if isinstance(message, InferCompleted | InferRejected):
+            self._outcomes.append(message)
+
+
+@pytest.mark.parametrize("model", ["vpr", "nobody"])
+def test_an_interrupt_anywhere_in_send_leaves_one_outcome_for_the_actor_of_each_counted_request(model: str) -> None:
+    outcomes: list[Outcome] = []
+    fake = FakeRuntime({"vpr": computes(lambda inputs: inputs)})
+    told = Told.start(outcomes)
+    with supervise(fake, fake.entries()) as c7:
+
+        def interrupted(at: int) -> bool:
+            interrupt = Interrupt(at)
+            try:
+                with interrupt:
+                    c7.send(model, IMAGE, within_ms=WAIT_S * 1000, reply_to=told)
+            except KeyboardInterrupt:
+                pass
+            assert isinstance(c7.infer("vpr", IMAGE, within_ms=WAIT_S * 1000), InferCompleted)
+            return interrupt.raised
+
+        at = 0
+        while interrupted(at):
+            at += 1
+        assert at > 10
+        tallies = c7.tallies()
+    told.ask("all told", timeout=WAIT_S)
+    told.stop(timeout=WAIT_S)
+    assert {name: tally.open for name, tally in tallies.items()} == dict.fromkeys(tallies, 0)
+    assert len({outcome.request_id for outcome in outcomes}) == len(outcomes), "nobody is told twice"
+    if model == "vpr":
+        assert len(outcomes) == tallies["vpr"].submitted - (at + 1), "each iteration asked once more by `infer`"
+    else:  # it is told on the interrupted thread, so the interrupt may take the place of the message
+        assert 0 < len(outcomes) <= tallies[UNKNOWN_MODEL].submitted
+
+
+def test_a_frame_that_is_interrupted_halfway_leaves_nothing_to_be_run() -> None:
+    go = threading.Event()
+    fake = FakeRuntime({"slow": blocks_until(go, returns(RESULT))})
+
+    def batch() -> Iterator[dict[str, np.ndarray]]:
+        for _ in range(5):
+            yield IMAGE
+        raise KeyboardInterrupt
+
+    with supervise(fake, fake.entries()) as c7:
+        with pytest.raises(KeyboardInterrupt):
+            c7.infer_many("slow", cast("list[dict[str, Tensor]]", batch()), within_ms=WAIT_S * 1000)
+        tally = c7.tallies()["slow"]
+        assert (tally.submitted, tally.rejected) == (5, {"cancelled": 5})
+        go.set()
 
 
 def test_the_registry_forgets_every_actor_that_has_ended() -> None:

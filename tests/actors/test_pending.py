@@ -187,3 +187,45 @@ def test_many_threads_settle_and_the_listener_is_told_once(ledger: Ledger) -> No
         for thread in threads:
             thread.join(10)
         assert told == [pending.result()]
+
+
+def test_a_run_whose_result_came_too_late_is_a_run_all_the_same(clock: VirtualClock, ledger: Ledger) -> None:
+    asked = request(clock)
+    given_up, overran = admitted(asked, ledger, clock), admitted(asked, ledger, clock)
+    given_up.cancel()
+    late = InferCompleted("vpr", "c2_vpr", 7, 1, {}, 1, 5, 30 * NS_PER_MS)
+    assert not given_up.settle(late)
+    overran.count_late_run(5, 40 * NS_PER_MS)
+    overran.expire()
+    vpr = ledger.statistics()["vpr"]
+    assert (vpr.tally.completed, vpr.tally.rejected) == (0, {"cancelled": 1, "expired": 1})
+    assert (vpr.run.count, vpr.run.max_ns, vpr.queue.count) == (2, 40 * NS_PER_MS, 2)
+
+
+def test_everybody_who_waits_learns_the_outcome(ledger: Ledger) -> None:
+    clock = MonotonicClock()
+    asked = Infer("vpr", {}, "c2_vpr", 1, clock.monotonic_ns() + 10**10, 1)
+    for _ in range(100):
+        pending = admitted(asked, ledger, clock)
+        seen: list[Outcome] = []
+        threads = [threading.Thread(target=lambda: seen.append(pending.result())) for _ in range(3)]  # noqa: B023
+        for thread in threads:
+            thread.start()
+        pending.settle(completed(asked))
+        for thread in threads:
+            thread.join(5)
+        assert seen == [pending.result()] * 3
+
+
+def test_an_observer_that_fails_keeps_the_outcome_from_nobody(clock: VirtualClock) -> None:
+    def fail(_message: Infer | Outcome) -> None:
+        raise KeyboardInterrupt
+
+    ledger = Ledger(["vpr"])
+    told: list[Outcome] = []
+    pending = admitted(request(clock), ledger, clock)
+    pending.listen(told.append)
+    ledger.observe = fail
+    with pytest.raises(KeyboardInterrupt):
+        pending.cancel()
+    assert told == [pending.result()]
