@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from loguru import logger
@@ -23,11 +24,13 @@ from messages import (
     Infer,
     InferCompleted,
     OutOfMemoryError,
+    RuntimeNotAvailableError,
     SelfTestError,
     classify_fault,
     describe_error,
 )
 from runtimes import EngineCacheEntry, EngineHandle, deserialize_cached_engine
+from runtimes.available_memory import AvailableMemory
 from runtimes.inference_runtime import SuspendsEngines
 from runtimes.memory_budget import restart_shortage
 from runtimes.sign_off.self_test import check_known_answers
@@ -110,11 +113,18 @@ class EngineActor(SupervisedActor):
         if kept is not None and isinstance(self._runtime, SuspendsEngines):
             return self._runtime.resume_engine(kept.handle), kept.answers
         if self._launch.generation > 1 and self._around.available_memory is not None:
-            shortage = restart_shortage(entry, self._around.available_memory())
-            if shortage:
-                raise OutOfMemoryError(f"{entry.model} is not loaded again: {shortage}")
+            self._refuse_if_short(entry, self._around.available_memory)
         answers = read_self_test(entry)
         return deserialize_cached_engine(self._runtime, entry), answers
+
+    def _refuse_if_short(self, entry: EngineCacheEntry, available_memory: Callable[[], AvailableMemory]) -> None:
+        try:
+            shortage = restart_shortage(entry, available_memory())
+        except RuntimeNotAvailableError as error:
+            logger.warning("C7 engine loads into unknown memory; backbone={}; {}", entry.model, describe_error(error))
+            return
+        if shortage:
+            raise OutOfMemoryError(f"{entry.model} is not loaded again: {shortage}")
 
     def _test(self, handle: EngineHandle, deadline_ns: int) -> None:
         """One run like any other, through the gate: an engine in flight may be at work. Raises SelfTestError."""

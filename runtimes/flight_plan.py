@@ -25,6 +25,9 @@ class FlightSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     `public_key` is a PEM file with the Ed25519 key that the manifest must be signed with; without it signatures are
     not asked for. `storage_budget_mb` bounds all files of the store together, `memory_reserve_mb` is what must remain
     of the machine's memory once every engine is loaded, both in MiB.
+
+    An engine that does not return within `run_limit_ms` hangs, and the process asks to be started again. At most
+    `runs_at_once` engines run on the device together.
     """
 
     name: FlightName
@@ -32,6 +35,8 @@ class FlightSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     state: Path = Path("state")
     recordings: Path = Path("recordings")
     load_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 120.0
+    run_limit_ms: Annotated[float, msgspec.Meta(gt=0, le=600_000)] = 5_000.0
+    runs_at_once: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     public_key: Path | None = None
     storage_budget_mb: Annotated[int, msgspec.Meta(ge=1)] = 1500
     memory_reserve_mb: Annotated[int, msgspec.Meta(ge=0)] = 256

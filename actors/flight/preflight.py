@@ -137,6 +137,8 @@ def rehearse(
             priorities={model: section.priority for model, section in plan.models.items()},
             self_test_tolerances={model: section.self_test_tolerance for model, section in plan.models.items()},
             load_timeout_s=plan.flight.load_timeout_s,
+            run_limit_ms=plan.flight.run_limit_ms,
+            runs_at_once=plan.flight.runs_at_once,
             clock=clock,
         )
     except TakeoffRefusedError as refusal:

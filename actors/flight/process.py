@@ -37,6 +37,7 @@ from messages import (
     describe_error,
 )
 from runtimes import EngineCacheEntry, FlightPlan, Generation, build_inference_runtime, write_atomically
+from runtimes.available_memory import read_available_memory
 from runtimes.store.engine_artifact import ReadEngine
 from runtimes.store.read_ahead import ReadAhead
 from telemetry import (
@@ -48,13 +49,13 @@ from telemetry import (
 )
 
 WATCH_PERIOD_S = 0.5
-"""How often the main thread looks whether the supervisor is alive, between signals."""
+"""How often the main thread looks whether all is decided and the supervisor alive; what ends a flight wakes it."""
 STOP_TIMEOUT_S = 2.0
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class RestartNeededError(C7Error):
-    """Only a new process can fly on: the supervisor is dead."""
+    """Only a new process can fly on: the supervisor is dead, or no engine of this process can answer any more."""
 
 
 class LifeSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,8 +74,8 @@ def fly_plan(plan: FlightPlan, *, duration_s: float | None = None, log_level: Lo
     """Fly until a signal, for `duration_s` seconds, or until the supervisor dies. Main thread only.
 
     Raises TakeoffRefusedError where an engine is missing, stale or does not load, or the memory does not last for all;
-    FlightProcessError where another flight process holds the state folder; JournalError; RestartNeededError where the
-    supervisor died.
+    FlightProcessError where another flight process holds the state folder; JournalError; RestartNeededError where
+    only a new process can fly on.
     """
     clock = MonotonicClock()
     with ExitStack() as ending:
@@ -187,6 +188,10 @@ class _FlightProcess:
             record=self._record,
             clock=self._clock,
             give_up=lambda: stop.wait(0.0),
+            run_limit_ms=plan.flight.run_limit_ms,
+            runs_at_once=plan.flight.runs_at_once,
+            available_memory=lambda: read_available_memory(plan.runtime),
+            on_restart_needed=stop.post,
         )
 
     def _frame_loop(self, supervision: Supervision) -> FrameLoop | None:
@@ -246,8 +251,10 @@ def _watch(
         left_s = WATCH_PERIOD_S if end_ns is None else (end_ns - clock.monotonic_ns()) / NS_PER_S
         if left_s <= 0:
             return f"the {duration_s:g} s asked for are over"
-        signal_name = stop.wait(min(left_s, WATCH_PERIOD_S))
-        if signal_name is not None:
-            return signal_name
+        ended_because = stop.wait(min(left_s, WATCH_PERIOD_S))
+        if supervision.restart_needed:
+            raise RestartNeededError(f"{supervision.restart_needed}; start the flight process again")
+        if ended_because is not None:
+            return ended_because
         if not supervision.is_alive():
             raise RestartNeededError("the supervisor died; start the flight process again")

@@ -23,11 +23,15 @@ class StopSignals:
         self._former: dict[signal.Signals, signal.Handlers] = {}
 
     def wait(self, timeout_s: float) -> str | None:
-        """The name of the next signal, or None where none came within `timeout_s`."""
+        """The name of the next signal, or the reason that was posted; None where none came within `timeout_s`."""
         try:
             return self._received.get(timeout=timeout_s)
         except queue.Empty:
             return None
+
+    def post(self, reason: str) -> None:
+        """Wake `wait` with this reason, from any thread, as a signal would."""
+        self._received.put(reason)
 
     def __enter__(self) -> StopSignals:
         for number in STOP_SIGNALS:
