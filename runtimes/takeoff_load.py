@@ -17,7 +17,8 @@ from runtimes.store.engine_store import Generation
 def deserialize_cached_engine(runtime: InferenceRuntime, entry: EngineCacheEntry) -> EngineHandle:
     """Verify and load one engine. The runtime reads the file once and loads the bytes that it hashed.
 
-    Raises EngineDeserializeError naming the model, the file, expected and found, and what to do; OutOfMemoryError.
+    Raises EngineDeserializeError, or the kind of it that the runtime raised, naming the model, the file, expected and
+    found, and what to do; OutOfMemoryError.
     """
     label = runtime.current_runtime_label()
     if entry.runtime_label != label:
@@ -28,7 +29,7 @@ def deserialize_cached_engine(runtime: InferenceRuntime, entry: EngineCacheEntry
     try:
         return runtime.deserialize_engine(entry)
     except EngineDeserializeError as error:
-        raise EngineDeserializeError(f"{entry.model} does not take off: {error}") from error
+        raise type(error)(f"{entry.model} does not take off: {error}") from error
 
 
 def outdated_models(

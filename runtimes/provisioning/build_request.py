@@ -11,6 +11,7 @@ from messages.errors import (
     C7Error,
     CalibrationCacheError,
     ConfigError,
+    CorruptEngineError,
     EngineBuildError,
     EngineDeserializeError,
     EngineStoreError,
@@ -93,6 +94,7 @@ _ERRORS: dict[str, type[C7Error]] = {
     for kind in (
         CalibrationCacheError,
         ConfigError,
+        CorruptEngineError,
         EngineBuildError,
         EngineDeserializeError,
         EngineStoreError,

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import msgspec
 
-from messages.errors import ConfigError, EngineDeserializeError, printable
+from messages.errors import ConfigError, CorruptEngineError, EngineDeserializeError, OutOfMemoryError, printable
 from messages.lifecycle import Sha256
 from runtimes.host import host_differences
 from runtimes.inference_runtime import EngineCacheEntry, HostTuple
 from runtimes.path_text import decode_path, encode_path
 from runtimes.store.engine_filename import EngineFilenameSchema
 from runtimes.store.regular_file import read_regular_file, why_unreadable
-from runtimes.store.sha256_sidecar import SIDECAR_MAX_BYTES, Sha256Sidecar, sha256_of
+from runtimes.store.sha256_sidecar import SIDECAR_MAX_BYTES, Sha256Sidecar, sha256_of, unreadable_file
 
 METADATA_FORMAT = 2
 METADATA_MAX_BYTES = 256 * 1024
@@ -31,7 +31,7 @@ SELF_TEST_MAX_BYTES = 256 * 1024**2
 CALIBRATION_MAX_BYTES = 64 * 1024**2
 
 ReadEngine = Callable[[EngineCacheEntry], bytes]
-"""Gives an engine's bytes, whole and unaltered, or raises EngineDeserializeError: `read_verified`, or a `ReadAhead`."""
+"""Gives an engine's bytes, whole and unaltered, or raises as `read_entry` does: `read_verified`, or a `ReadAhead`."""
 
 REMEDY = "compile it on this machine: c7 provision FLIGHT.toml"
 
@@ -82,7 +82,8 @@ def read_entry(engine_path: Path) -> EngineCacheEntry:
     """Read what an engine is from its metadata, checked against the sidecar; the engine itself is not read yet.
 
     `engine_path` may lead through linked folders, and the entry's path has none; its files must be no links. Raises
-    EngineDeserializeError naming the file, what was expected and what was found.
+    CorruptEngineError naming the file, what was expected and what was found; EngineDeserializeError where the disk or
+    this user's rights do not let it be read.
     """
     return read_stored_entry(Path(os.path.realpath(engine_path.parent)) / engine_path.name)
 
@@ -101,7 +102,7 @@ def decode_entry(engine_path: Path, metadata: bytes, sidecar: bytes) -> EngineCa
     expected = sidecar_of(entry, metadata).digests
     if digests != expected:
         differing = sorted(name for name in digests.keys() | expected.keys() if digests.get(name) != expected.get(name))
-        raise EngineDeserializeError(
+        raise CorruptEngineError(
             f"{Sha256Sidecar.path_for(engine_path)}: metadata and sidecar disagree on {', '.join(differing)[:600]}:"
             f" expected {_listed(expected, differing)}, found {_listed(digests, differing)}; {REMEDY}"
         )
@@ -109,11 +110,11 @@ def decode_entry(engine_path: Path, metadata: bytes, sidecar: bytes) -> EngineCa
 
 
 def read_verified(entry: EngineCacheEntry) -> bytes:
-    """The bytes of an engine, whole and unaltered, whichever host it is for. Raises EngineDeserializeError."""
+    """The bytes of an engine, whole and unaltered, whichever host it is for. Raises as `read_entry` does."""
     on_disk = read_stored_entry(entry.path)
     if on_disk != entry:
         fields = [name for name in entry.__struct_fields__ if getattr(entry, name) != getattr(on_disk, name)]
-        raise EngineDeserializeError(
+        raise CorruptEngineError(
             f"{metadata_path(entry.path)}: not the engine that was asked for; different: {', '.join(fields)}; {REMEDY}"
         )
     data = _read(entry.path, max_bytes=ENGINE_MAX_BYTES, exact_bytes=entry.engine_size_bytes)
@@ -126,8 +127,9 @@ def read_engine(
 ) -> bytes:
     """Verify an engine for this runtime on this host and return its bytes: the very buffer that was hashed.
 
-    Raises EngineDeserializeError, with expected and found, for another runtime's label, another host, files that are
-    missing, altered or replaced, and an entry that is not the one on disk.
+    Raises EngineDeserializeError, with expected and found, for another runtime's label, another host, and files that
+    cannot be read; CorruptEngineError for files that are missing, altered or replaced, and an entry that is not the one
+    on disk; OutOfMemoryError.
     """
     if entry.runtime_label != runtime_label:
         raise EngineDeserializeError(
@@ -139,23 +141,28 @@ def read_engine(
             f"{entry.path}: compiled for another host ({entry.build_config.precision}):"
             f" {'; '.join(differences)}; {REMEDY}"
         )
-    return read(entry)
+    try:
+        return read(entry)
+    except MemoryError as error:
+        raise OutOfMemoryError(
+            f"{entry.path}: no memory for the {entry.engine_size_bytes} bytes of the engine's file"
+        ) from error
 
 
 def verify_artifact(entry: EngineCacheEntry) -> None:
-    """Hash every file of an engine, whichever host it is for. Raises EngineDeserializeError naming the file."""
+    """Hash every file of an engine, whichever host it is for. Raises as `read_entry` does."""
     read_verified(entry)
     read_self_test(entry)
     read_calibration(entry)
 
 
 def read_self_test(entry: EngineCacheEntry) -> bytes | None:
-    """The known answers of an engine, unaltered; None where it has none. Raises EngineDeserializeError."""
+    """The known answers of an engine, unaltered; None where it has none. Raises as `read_entry` does."""
     return _read_attached(self_test_path(entry.path), entry.self_test_sha256, SELF_TEST_MAX_BYTES)
 
 
 def read_calibration(entry: EngineCacheEntry) -> bytes | None:
-    """The calibration cache of an engine, unaltered; None where it has none. Raises EngineDeserializeError."""
+    """The calibration cache of an engine, unaltered; None where it has none. Raises as `read_entry` does."""
     return _read_attached(calibration_path(entry.path), entry.calibration_sha256, CALIBRATION_MAX_BYTES)
 
 
@@ -176,7 +183,7 @@ def _read_attached(path: Path, sha256: Sha256 | None, max_bytes: int) -> bytes |
 def _compare(path: Path, data: bytes, expected: Sha256) -> None:
     found = sha256_of(data)
     if found != expected:
-        raise EngineDeserializeError(f"{path}: content altered: expected sha256 {expected}, found {found}; {REMEDY}")
+        raise CorruptEngineError(f"{path}: content altered: expected sha256 {expected}, found {found}; {REMEDY}")
 
 
 def _listed(digests: dict[str, Sha256], names: list[str]) -> str:
@@ -189,7 +196,7 @@ def _decode_metadata(engine_path: Path, data: bytes) -> EngineCacheEntry:
         fields = msgspec.json.decode(data, type=dict[str, object])
         found_format = fields.pop("format", None)
         if found_format != METADATA_FORMAT:
-            raise EngineDeserializeError(
+            raise CorruptEngineError(
                 f"{where}: expected metadata format {METADATA_FORMAT}, found {found_format!r:.60}; {REMEDY}"
             )
         if "path" in fields:
@@ -197,16 +204,16 @@ def _decode_metadata(engine_path: Path, data: bytes) -> EngineCacheEntry:
         entry = msgspec.convert({**fields, "path": str(engine_path)}, EngineCacheEntry, dec_hook=decode_path)
         expected = EngineFilenameSchema.for_host(entry.model, entry.host, entry.build_config.precision).format()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ConfigError) as error:
-        raise EngineDeserializeError(
+        raise CorruptEngineError(
             f"{where}: not an engine's metadata: {printable(str(error), 300)}; {REMEDY}"
         ) from error
     if encode_metadata(entry) != data:
-        raise EngineDeserializeError(
+        raise CorruptEngineError(
             f"{where}: not an engine's metadata as it is written: expected the {len(encode_metadata(entry))} bytes that"
             f" say this and no others, found {len(data)}; {REMEDY}"
         )
     if engine_path.name != expected:
-        raise EngineDeserializeError(
+        raise CorruptEngineError(
             f"{engine_path}: its name contradicts its metadata: expected {expected}, found {engine_path.name}; {REMEDY}"
         )
     return entry
@@ -217,10 +224,10 @@ def _decode_sidecar(engine_path: Path, data: bytes) -> dict[str, Sha256]:
     try:
         digests = Sha256Sidecar.parse(data).digests
     except ValueError as error:
-        raise EngineDeserializeError(f"{where}: not a SHA-256 sidecar: {error}; {REMEDY}") from error
+        raise CorruptEngineError(f"{where}: not a SHA-256 sidecar: {error}; {REMEDY}") from error
     expected = [engine_path.name, metadata_path(engine_path).name]
     if list(digests)[:2] != expected:
-        raise EngineDeserializeError(
+        raise CorruptEngineError(
             f"{where}: expected the hashes of {' and '.join(expected)}, found {', '.join(digests)[:600]}; {REMEDY}"
         )
     return digests
@@ -230,4 +237,4 @@ def _read(path: Path, *, max_bytes: int, exact_bytes: int | None = None) -> byte
     try:
         return read_regular_file(path, max_bytes=max_bytes, exact_bytes=exact_bytes)
     except OSError as error:
-        raise EngineDeserializeError(f"{path}: {why_unreadable(error, REMEDY)}") from error
+        raise unreadable_file(error, f"{path}: {why_unreadable(error, REMEDY)}") from error

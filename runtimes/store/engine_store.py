@@ -25,7 +25,7 @@ from pathlib import Path
 
 import msgspec
 
-from messages.errors import EngineDeserializeError, EngineStoreError
+from messages.errors import CorruptEngineError, EngineDeserializeError, EngineStoreError
 from messages.lifecycle import Sha256
 from runtimes.inference_runtime import EngineCacheEntry
 from runtimes.store.disk import DISK, Disk
@@ -38,7 +38,7 @@ from runtimes.store.engine_artifact import (
 )
 from runtimes.store.manifest import MANIFEST_MAX_BYTES, MANIFEST_NAME, Manifest, decode_manifest
 from runtimes.store.regular_file import read_regular_file, why_unreadable
-from runtimes.store.sha256_sidecar import sha256_of
+from runtimes.store.sha256_sidecar import sha256_of, unreadable_file
 
 CURRENT_NAME = "current"
 CURRENT_MAX_BYTES = 256
@@ -168,13 +168,13 @@ def _read_listed_entry(folder: Path, manifest: Manifest, model: str) -> EngineCa
     of_engine = {path.name for path in optional_files(engine)}
     found_attached = {name: file.sha256 for name, file in manifest.listed().items() if name in of_engine}
     if found_attached != attached:
-        raise EngineDeserializeError(
+        raise CorruptEngineError(
             f"{engine}: the manifest lists other files of it: expected {', '.join(attached) or 'none'}, found"
             f" {', '.join(found_attached) or 'none'}, or other content; {REMEDY}"
         )
     listed = manifest.listed()[engine.name]
     if (entry.model, entry.engine_sha256, entry.engine_size_bytes) != (model, listed.sha256, listed.size_bytes):
-        raise EngineDeserializeError(
+        raise CorruptEngineError(
             f"{engine}: the manifest lists another engine: expected {model}, {listed.size_bytes} bytes, sha256"
             f" {listed.sha256}; found {entry.model}, {entry.engine_size_bytes} bytes, sha256 {entry.engine_sha256};"
             f" {REMEDY}"
@@ -182,9 +182,9 @@ def _read_listed_entry(folder: Path, manifest: Manifest, model: str) -> EngineCa
     try:
         found_bytes = engine.lstat().st_size
     except OSError as error:
-        raise EngineDeserializeError(f"{engine}: {why_unreadable(error, REMEDY)}") from error
+        raise unreadable_file(error, f"{engine}: {why_unreadable(error, REMEDY)}") from error
     if found_bytes != listed.size_bytes:
-        raise EngineDeserializeError(f"{engine}: expected {listed.size_bytes} bytes, found {found_bytes}; {REMEDY}")
+        raise CorruptEngineError(f"{engine}: expected {listed.size_bytes} bytes, found {found_bytes}; {REMEDY}")
     return entry
 
 
@@ -193,10 +193,8 @@ def _read_listed(path: Path, manifest: Manifest) -> bytes:
     try:
         data = read_regular_file(path, max_bytes=METADATA_MAX_BYTES, exact_bytes=listed.size_bytes)
     except OSError as error:
-        raise EngineDeserializeError(f"{path}: {why_unreadable(error, REMEDY)}") from error
+        raise unreadable_file(error, f"{path}: {why_unreadable(error, REMEDY)}") from error
     found = sha256_of(data)
     if found != listed.sha256:
-        raise EngineDeserializeError(
-            f"{path}: content altered: expected sha256 {listed.sha256}, found {found}; {REMEDY}"
-        )
+        raise CorruptEngineError(f"{path}: content altered: expected sha256 {listed.sha256}, found {found}; {REMEDY}")
     return data

@@ -67,6 +67,23 @@ def changing(path: Path, expected_bytes: int) -> OSError:
     return _refusal(errno.EINVAL, f"expected {expected_bytes} bytes, found it changing while it was read", path)
 
 
+def is_no_regular_file(error: OSError) -> bool:
+    """Whether a read failed for what lies there: nothing, no regular file, one of another size, or a link on the way.
+
+    Anything else, such as a disk that fails or a right that is missing, may be over when it is read again.
+    """
+    return error.errno in (
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENXIO,
+        errno.ENODEV,
+        errno.EINVAL,
+        errno.EFBIG,
+    )
+
+
 def why_unreadable(error: OSError, remedy: str) -> str:
     """What a person reads of a refusal: `remedy`, unless all that is missing is a right of this user."""
     if error.errno in (errno.EACCES, errno.EPERM):

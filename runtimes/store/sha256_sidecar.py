@@ -10,11 +10,11 @@ from pathlib import Path
 
 import msgspec
 
-from messages.errors import EngineDeserializeError
+from messages.errors import CorruptEngineError, EngineDeserializeError
 from messages.lifecycle import Sha256
 from runtimes.store.disk import DISK, Disk
 from runtimes.store.durable_files import write_files_atomically
-from runtimes.store.regular_file import read_regular_file
+from runtimes.store.regular_file import is_no_regular_file, read_regular_file
 
 SIDECAR_MAX_BYTES = 64 * 1024
 NAME_MAX_BYTES = 255
@@ -69,24 +69,30 @@ class Sha256Sidecar(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, path: Path) -> Sha256Sidecar:
-        """Read the sidecar file at `path`. Raises EngineDeserializeError where it is missing or not a sidecar."""
+        """Read the sidecar file at `path`.
+
+        Raises CorruptEngineError where it is missing or not a sidecar, EngineDeserializeError where it cannot be read.
+        """
         try:
             return cls.parse(read_regular_file(_in_real_folder(path), max_bytes=SIDECAR_MAX_BYTES))
         except OSError as error:
-            raise EngineDeserializeError(f"{path}: expected a SHA-256 sidecar: {error.strerror}") from error
+            raise unreadable_file(error, f"{path}: expected a SHA-256 sidecar: {error.strerror}") from error
         except ValueError as error:
-            raise EngineDeserializeError(f"{path}: not a SHA-256 sidecar: {error}") from error
+            raise CorruptEngineError(f"{path}: not a SHA-256 sidecar: {error}") from error
 
     def verify(self, path: Path, data: bytes) -> None:
-        """Compare what was read from `path` with what is recorded. Raises EngineDeserializeError naming both."""
+        """Compare what was read from `path` with what is recorded. Raises CorruptEngineError naming both."""
         expected = self.digests.get(path.name)
         if expected is None:
-            raise EngineDeserializeError(
-                f"{path}: its sidecar does not list it; listed: {', '.join(self.digests)[:300]}"
-            )
+            raise CorruptEngineError(f"{path}: its sidecar does not list it; listed: {', '.join(self.digests)[:300]}")
         found = sha256_of(data)
         if found != expected:
-            raise EngineDeserializeError(f"{path}: content altered: expected sha256 {expected}, found {found}")
+            raise CorruptEngineError(f"{path}: content altered: expected sha256 {expected}, found {found}")
+
+
+def unreadable_file(error: OSError, text: str) -> EngineDeserializeError:
+    """CorruptEngineError where there is no such file, and its base where reading it again may go well."""
+    return (CorruptEngineError if is_no_regular_file(error) else EngineDeserializeError)(text)
 
 
 def sha256_of(data: bytes) -> Sha256:
@@ -101,12 +107,12 @@ def write_with_sidecar(path: Path, data: bytes, disk: Disk = DISK) -> Sha256Side
 
 
 def read_with_sidecar(path: Path, *, max_bytes: int) -> bytes:
-    """Read one file against the sidecar beside it. Raises EngineDeserializeError naming the file."""
+    """Read one file against the sidecar beside it. Raises as `Sha256Sidecar.read` does, naming the file."""
     sidecar = Sha256Sidecar.read(Sha256Sidecar.path_for(path))
     try:
         data = read_regular_file(_in_real_folder(path), max_bytes=max_bytes)
     except OSError as error:
-        raise EngineDeserializeError(f"{path}: {error.strerror}") from error
+        raise unreadable_file(error, f"{path}: {error.strerror}") from error
     sidecar.verify(path, data)
     return data
 
