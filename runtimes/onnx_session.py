@@ -26,7 +26,9 @@ from messages import (
     RuntimeNotAvailableError,
     TensorSpec,
 )
+from messages.errors import printable
 from runtimes.config import Provider
+from runtimes.cuda_errors import TEXT_MAX_CHARS, error_of_cuda
 from runtimes.tensor_check import DimensionNames
 
 PROVIDER_NAMES: dict[Provider, str] = {
@@ -57,7 +59,7 @@ DTYPE_OF_ORT = {
 _SILENT = 4
 """Log level: fatal only. What ONNX Runtime logs as an error it also raises, and its log would land on stderr."""
 _DEFAULT_SEVERITY = 2
-_OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation", "out of memory", "CUDA failure 2:")
+_OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation", "out of memory")
 
 _PROBE = bytes.fromhex(
     "08083a390a0e0a01780a01781201792203416464120570726f62655a0f0a0178120a0a08080112040a020801620f0a0179120a0a080801"
@@ -164,9 +166,16 @@ def open_session(
     return opened
 
 
-def silent_run_options() -> object:
+def silent_run_options(*, shrinks_cpu_arena: bool = False) -> object:
+    """Options of a run; with `shrinks_cpu_arena` its end frees what the session's CPU arena keeps for later runs.
+
+    The arenas of CUDA and TensorRT can be named there too. It is not done where it could not be tried: ONNX Runtime
+    refuses a run that names an arena which the session has not.
+    """
     options = import_onnxruntime().RunOptions()
     options.log_severity_level = _SILENT
+    if shrinks_cpu_arena:
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     return options
 
 
@@ -198,17 +207,31 @@ def dimension_names_of(nodes: Sequence[NodeArg]) -> DimensionNames:
     return {node.name: tuple(extent if isinstance(extent, str) else "" for extent in node.shape) for node in nodes}
 
 
+def error_of_resource(subject: str, error: Exception) -> C7Error | None:
+    """What an error says of the memory or the device; None where it says nothing of either.
+
+    `subject` is the model or file. A load that runs out of memory is a `Fail` with `std::bad_alloc` in its text.
+    """
+    text = str(error).strip()
+    found = error_of_cuda(subject, text)
+    if found is None and (isinstance(error, MemoryError) or any(mark in text for mark in _OUT_OF_MEMORY)):
+        return OutOfMemoryError(f"{subject}: {printable(text, TEXT_MAX_CHARS) or 'out of memory'}")
+    return found
+
+
 def error_of_run(model: str, error: Exception) -> C7Error:
     """Which typed error a failed `run` is, by class and text.
 
     An InvalidArgument is raised before anything ran, unless the text names the node that was running.
     """
-    text = str(error).strip()[:500]
-    if isinstance(error, MemoryError) or any(mark in text for mark in _OUT_OF_MEMORY):
-        return OutOfMemoryError(f"{model}: {text or 'out of memory'}")
+    found = error_of_resource(model, error)
+    if found is not None:
+        return found
+    text = str(error).strip()
+    shown = printable(text, TEXT_MAX_CHARS)
     if type(error).__name__ == "InvalidArgument" and "while running" not in text:
-        return InvalidInputError(f"{model}: ONNX Runtime refused the inputs: {text}")
-    return InferenceError(f"{model}: {type(error).__name__}: {text}")
+        return InvalidInputError(f"{model}: ONNX Runtime refused the inputs: {shown}")
+    return InferenceError(f"{model}: {type(error).__name__}: {shown}")
 
 
 def _unavailable(provider: Provider, reason: str) -> RuntimeNotAvailableError:

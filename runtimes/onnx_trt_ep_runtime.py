@@ -16,6 +16,7 @@ from messages import (
     EngineBuildError,
     EngineDeserializeError,
     InferenceError,
+    OutOfMemoryError,
     Tensor,
     TensorSpec,
     ThermalFeed,
@@ -30,6 +31,7 @@ from runtimes.onnx_model import audit_onnx, refuse_partial_engine
 from runtimes.onnx_session import (
     Session,
     dimension_names_of,
+    error_of_resource,
     error_of_run,
     import_onnxruntime,
     open_session,
@@ -66,13 +68,17 @@ _WHY_NOT: dict[Provider, str] = {
 
 
 class OnnxHandle:
-    """A resident session. `names` are the outputs in the session's order."""
+    """A resident session. `names` are the outputs in the session's order.
+
+    `ran_out_of_memory` says that of its last run: the arena keeps what that run had got before it failed.
+    """
 
     def __init__(self, entry: EngineCacheEntry, session: Session) -> None:
         self.entry = entry
         self.session: Session | None = session
         self.dimension_names = dimension_names_of(session.get_inputs())
         self.names = [node.name for node in session.get_outputs()]
+        self.ran_out_of_memory = False
 
 
 class OnnxTrtEpRuntime:
@@ -111,6 +117,7 @@ class OnnxTrtEpRuntime:
         # A build goes through a temporary folder, which may be full.
         self._build_errors: tuple[type[Exception], ...] = (*self._errors, OSError)
         self._run_options = silent_run_options()
+        self._after_out_of_memory = silent_run_options(shrinks_cpu_arena=config.provider == "cpu")
         self._resident: ResidentEngines[OnnxHandle] = ResidentEngines()
 
     def compile_engine(self, model_path: Path, build_config: BuildConfig) -> EngineCacheEntry:
@@ -126,7 +133,8 @@ class OnnxTrtEpRuntime:
             data = self._built(model_path.stem, model.data, build_config)
             inputs, outputs = _described(self._open(data))
         except self._build_errors as error:
-            raise EngineBuildError(f"{model_path}: {type(error).__name__}: {str(error).strip()[:500]}") from error
+            refused = EngineBuildError(f"{model_path}: {type(error).__name__}: {str(error).strip()[:500]}")
+            raise (error_of_resource(str(model_path), error) or refused) from error
         if inputs != model.inputs:
             raise EngineBuildError(f"{model_path}: expected an engine with inputs {model.inputs}, found {inputs}")
         return write_engine(
@@ -153,17 +161,22 @@ class OnnxTrtEpRuntime:
 
     def deserialize_engine(self, entry: EngineCacheEntry) -> OnnxHandle:
         data = read_engine(entry, runtime_label=self._label, host=self._host, read=self._read)
+        failure: C7Error
         try:
             session = self._open(data)
             found = _described(session)
-        except self._errors as error:
-            raise EngineDeserializeError(f"{entry.path}: {type(error).__name__}: {str(error).strip()[:500]}") from error
-        if found != (entry.inputs, entry.outputs):
-            raise EngineDeserializeError(
+            if found == (entry.inputs, entry.outputs):
+                return self._resident.admit(OnnxHandle(entry, session))
+            failure = EngineDeserializeError(
                 f"{entry.path}: expected inputs and outputs {entry.inputs} -> {entry.outputs}, found {found[0]} ->"
                 f" {found[1]}; compile it again"
             )
-        return self._resident.admit(OnnxHandle(entry, session))
+        except self._errors as error:
+            refused = EngineDeserializeError(f"{entry.path}: {type(error).__name__}: {str(error).strip()[:500]}")
+            failure = error_of_resource(str(entry.path), error) or refused
+            traceback.clear_frames(error.__traceback__)
+        del data  # the failure's traceback keeps this frame
+        raise failure
 
     def infer(self, handle: EngineHandle, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         engine = self._resident.require(handle)
@@ -179,13 +192,17 @@ class OnnxTrtEpRuntime:
             host_only=True,
         )
         failure: C7Error
+        # An arena is shrunk at the end of a run that was begun with these options, and at no other time.
+        options = self._after_out_of_memory if engine.ran_out_of_memory else self._run_options
+        engine.ran_out_of_memory = False
         try:
             # ONNX Runtime copies what leaves a run: no output shares memory with an input, a weight or another output.
-            outputs = session.run(engine.names, _feeds(inputs), self._run_options)
+            outputs = session.run(engine.names, _feeds(inputs), options)
             return dict(zip(engine.names, outputs, strict=True))
         except self._errors as error:
             failure = error_of_run(entry.model, error)
             traceback.clear_frames(error.__traceback__)
+        engine.ran_out_of_memory = isinstance(failure, OutOfMemoryError)
         raise failure
 
     def release_engine(self, handle: EngineHandle) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import resource
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +15,14 @@ import pytest
 
 from messages import (
     ConfigError,
+    DeviceFaultError,
     EngineBuildError,
     InferenceError,
     InvalidInputError,
     OutOfMemoryError,
     RuntimeNotAvailableError,
     TensorSpec,
+    TransientInferenceError,
 )
 from runtimes.config import C7InferenceConfig, Provider
 from runtimes.host import detect_gpu
@@ -335,6 +339,101 @@ def test_memory_that_runs_out_is_an_out_of_memory_error(cpu: OnnxTrtEpRuntime, s
     assert np.asarray(cpu.infer(handle, {"shape": np.array([2])})["y"]).shape == (2,)
 
 
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def test_what_a_run_had_got_before_memory_ran_out_is_given_back_by_the_next_run(
+    cpu: OnnxTrtEpRuntime, save_onnx: Callable[..., Path]
+) -> None:
+    """A first operation gets `first` floats, and the next one, which waits for its sum, asks for `second`."""
+    path = save_onnx(
+        "two_steps",
+        [
+            helper.make_node("ConstantOfShape", ["first"], ["zeros"]),
+            helper.make_node("ReduceSum", ["zeros"], ["sum"], keepdims=0),
+            helper.make_node("Cast", ["sum"], ["none"], to=TensorProto.INT64),
+            helper.make_node("Add", ["second", "none"], ["shape"]),
+            helper.make_node("ConstantOfShape", ["shape"], ["y"]),
+        ],
+        [("first", TensorProto.INT64, [1]), ("second", TensorProto.INT64, [1])],
+        [("y", TensorProto.FLOAT, ["n"])],
+    )
+    handle = cpu.deserialize_engine(cpu.compile_engine(path, FP32))
+    small = {"first": np.array([1]), "second": np.array([1])}
+    cpu.infer(handle, small)
+    before = resident_bytes()
+    with pytest.raises(OutOfMemoryError):
+        cpu.infer(handle, {"first": np.array([2**25]), "second": np.array([2**46])})
+    assert resident_bytes() - before > 100 * 1024**2, "128 MiB that the arena keeps"
+    cpu.infer(handle, small)
+    assert resident_bytes() - before < 28 * 1024**2
+    assert not handle.ran_out_of_memory
+
+
+IN_A_SMALL_PROCESS = """
+import resource, sys
+from pathlib import Path
+from messages import OutOfMemoryError
+from runtimes.config import C7InferenceConfig
+from runtimes.onnx_trt_ep_runtime import OnnxTrtEpRuntime
+from runtimes.store.engine_artifact import read_entry
+runtime = OnnxTrtEpRuntime(C7InferenceConfig(runtime="onnx_trt_ep", provider="cpu"))
+entry = read_entry(Path(sys.argv[1]))
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]) * 1024**2, resource.RLIM_INFINITY))
+try:
+    runtime.deserialize_engine(entry)
+except OutOfMemoryError as error:
+    print("out of memory:", error)
+"""
+
+
+@pytest.mark.parametrize("room_mb", [8, 96, 150])
+def test_a_load_that_runs_out_of_memory_says_so(
+    cpu: OnnxTrtEpRuntime, save_onnx: Callable[..., Path], room_mb: int
+) -> None:
+    """8 MiB do not hold the file of 64 MiB, the others not what ONNX Runtime makes of it."""
+    weight = {"weight": np.random.default_rng(1).random(16 * 1024**2, np.float32)}
+    path = save_onnx(
+        "wide",
+        [helper.make_node("Add", ["x", "weight"], ["y"])],
+        [("x", TensorProto.FLOAT, [1])],
+        [("y", TensorProto.FLOAT, [16 * 1024**2])],
+        weight,
+    )
+    entry = cpu.compile_engine(path, FP32)
+    command = [sys.executable, "-c", IN_A_SMALL_PROCESS, str(entry.path), str(room_mb)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)  # noqa: S603
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"out of memory: {entry.path}: "), done.stdout + done.stderr
+
+
+def test_memory_that_runs_out_in_a_compilation_is_no_fault_of_the_model(
+    cpu: OnnxTrtEpRuntime, descriptor_onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> Any:
+        raise RuntimeError("Exception during loading: std::bad_alloc")
+
+    monkeypatch.setattr(ort, "InferenceSession", fail)
+    with pytest.raises(OutOfMemoryError, match=r"descriptor\.onnx: "):
+        cpu.compile_engine(descriptor_onnx, FP32)
+
+
+def test_a_device_that_fails_in_a_load_is_a_device_fault(
+    cpu: OnnxTrtEpRuntime, descriptor_onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = cpu.compile_engine(descriptor_onnx, FP32)
+
+    def fail(*_: object, **__: object) -> Any:
+        raise RuntimeError("CUDA failure 719: unspecified launch failure ; GPU=0 ; hostname=c7")
+
+    monkeypatch.setattr(ort, "InferenceSession", fail)
+    with pytest.raises(DeviceFaultError, match=rf"{entry.path.name}: .*cudaErrorLaunchFailure") as failure:
+        cpu.deserialize_engine(entry)
+    assert failure.value.__context__ is None, "a kept error must not keep the engine's file"
+
+
 def test_an_error_of_a_run_is_sorted_by_class_and_text() -> None:
     state = ort.capi.onnxruntime_pybind11_state
     cases: list[tuple[Exception, type[Exception]]] = [
@@ -342,7 +441,13 @@ def test_an_error_of_a_run_is_sorted_by_class_and_text() -> None:
         (state.InvalidArgument("Non-zero status code returned while running Gather node"), InferenceError),
         (state.Fail("BFCArena::AllocateRawInternal Failed to allocate memory"), OutOfMemoryError),
         (state.RuntimeException("CUDA failure 2: out of memory"), OutOfMemoryError),
-        (state.EPFail("CUDA failure 716: misaligned address"), InferenceError),
+        (state.EPFail("CUDA failure 716: misaligned address"), DeviceFaultError),
+        (state.Fail("CUDA failure 700: an illegal memory access was encountered ; GPU=0"), DeviceFaultError),
+        (state.Fail("TensorRT EP failed: Error Code 1: Cuda Runtime (unspecified launch failure)"), DeviceFaultError),
+        (state.Fail("CUDA failure 701: too many resources requested for launch"), TransientInferenceError),
+        (state.Fail("x" * 1000 + " CUDA failure 710: device-side assert triggered"), DeviceFaultError),
+        (state.Fail("CUDA failure 1: invalid argument"), InferenceError),
+        (state.InvalidArgument("CUDA failure 700: an illegal memory access was encountered"), DeviceFaultError),
         (MemoryError(), OutOfMemoryError),
     ]
     for error, kind in cases:
