@@ -241,8 +241,9 @@ class RuntimeSupervisor(SupervisedActor):
         if slot.state == "quarantined":
             slot.record = begin_probation(slot.record, self._now_ns())
             self._say.probation_began(slot.spec.model)
-        if any(other.state == "stopping" for other in self._slots.values()):
+        if any(other.state in {"waiting", "stopping"} for other in self._slots.values()):
             slot.state = "waiting"
+            self._load_next()
         else:
             self._launch(slot)
 
