@@ -10,7 +10,7 @@ The actors are those that fly; only threads and time are replaced. Needs the ext
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from random import Random
@@ -24,6 +24,7 @@ from actors.launch import RUN_LIMIT_NS
 from actors.ledger import ModelStatistics, ModelTally
 from actors.restart import RestartPolicy
 from actors.stepped_actor import stepped_class
+from actors.stepped_event_loop import run_stepped
 from actors.stepped_scheduling import SteppedScheduling
 from actors.supervision import LOAD_TIMEOUT_S, Stage, Supervision, supervise
 from actors.supervisor import Mode
@@ -36,6 +37,7 @@ from telemetry import ReplayThermalSource, ThermalSource
 MESSAGES_KEPT = 10_000
 
 ActorT = TypeVar("ActorT", bound=pykka.ThreadingActor)
+ResultT = TypeVar("ResultT")
 
 
 class SteppedWorld:
@@ -91,6 +93,10 @@ class SteppedWorld:
     def run_until_idle(self) -> None:
         """Let everything happen that can happen now. The clock stays."""
         self._scheduling.run_until(self.clock.monotonic_ns())
+
+    def run(self, coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
+        """As `asyncio.run`, in this world's time: for consumers that `await client.infer_async(...)`."""
+        return run_stepped(coroutine, self._scheduling, self.clock)
 
     def tallies(self) -> dict[str, ModelTally]:
         """As `Supervision.tallies`."""
