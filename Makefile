@@ -97,9 +97,10 @@ check: $(VENV)/installed ## ruff (lint and format), mypy, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/installed ## what a message costs, beside a thread pool and a bare pykka ask; what verifying engines costs, beside hashlib
-	@$(BIN)/python -m benchmarks.message_path
-	$(BIN)/python -m benchmarks.verification
+bench: $(VENV)/installed ## what a message costs, in time and memory, what a restart does; what verifying engines costs
+	@for subject in message_path message_stalls message_memory thermal_read restart_latency verification; do
+	    $(BIN)/python -m benchmarks.$$subject
+	done
 
 chaos: $(VENV)/installed ## the tests that break things for minutes
 	@$(BIN)/python -m pytest -q -s -m chaos
