@@ -30,6 +30,7 @@ class InferenceClient:
         self._routes = routes
         self._now_ns = routes.clock.monotonic_ns
         self._snapshot = snapshot
+        self._thermal_state = snapshot.peek
         self._broadcast = broadcast
         self._silent_urn = ""
 
@@ -126,7 +127,7 @@ class InferenceClient:
 
     def thermal_state(self) -> ThermalState:
         """The newest sample. Never raises: without telemetry it says `source_lost` and no throttle."""
-        return self._snapshot.peek()
+        return self._thermal_state()
 
     def thermal_feed(self) -> ThermalSubscription:
         """Subscribe to throttle transitions; close it, or use it in a `with` block."""
