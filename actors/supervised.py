@@ -1,4 +1,4 @@
-"""The actor that never dies in silence: the only file that touches pykka's private hooks.
+"""The actor that never dies in silence: with stepped_actor.py the only file that touches pykka's private hooks.
 
 In pykka 4.4 and 4.5 an exception in `on_start` calls no hook, a SystemExit there leaves the actor registered as
 alive, a BaseException in a handler stops every actor of the process, and a message put after death is never

@@ -337,6 +337,19 @@ def test_one_seed_gives_one_order() -> None:
     assert story(3) == story(3)
 
 
+def test_one_seed_gives_one_order_in_every_process() -> None:
+    told = subprocess.run(  # our own interpreter, which hashes strings differently
+        [sys.executable, "-c", "from tests.actors.test_stepped import story; print(*story(3), sep='\\n')"],
+        cwd=Path(__file__).parents[2],
+        env={"PYTHONHASHSEED": "1", "PYTHONPATH": "."},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert told.stdout.splitlines() == story(3)
+
+
 def test_another_seed_gives_another_order() -> None:
     assert len({tuple(story(seed)) for seed in range(5)}) == 5
 
