@@ -94,14 +94,18 @@ class EngineActor(SupervisedActor):
 
     def fail(self, error: BaseException) -> None:
         self._fault = classify_fault(error)
+        if REMEDIES[self._fault].scope == "process":  # also where a load found it: no engine begins on such a device
+            self._gate.fence(f"{self._spec.model}: {describe_error(error)}")
         super().fail(error)
 
     def leave(self, cause: str) -> None:
         self.mailbox.abandon("engine_unavailable", cause)
         kept: Kept | None = None
+        self.mailbox.running_since_ns = self._now_ns()  # an engine that never lets go hangs like one that never returns
         try:
             kept = self._put_away(cause)
         finally:
+            self.mailbox.running_since_ns = None
             fact = EngineDied if self._serves else EngineLoadFailed
             self._around.report(EngineEnded(fact(self._spec.model, self._launch.generation, cause, self._fault), kept))
 

@@ -57,8 +57,10 @@ class EngineSlot:
         self.ref = EngineActor.start(self.spec, launch, around, self.mailbox, self._poison)
 
     def turn_away(self, reason: RejectReason, detail: str) -> None:
-        """Settle what waits, take nothing more, and have the engine end after the run it is in."""
-        self.cancel_overdue()
+        """Settle what waits, take nothing more, and have the engine end after the run or the load it is in.
+
+        A load is still judged when it is overdue: it may never return, and others may wait for it.
+        """
         self.mailbox.refuse(reason, detail)
         if self.ref is not None:
             self.ref.stop(block=False)
