@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -14,7 +15,6 @@ from messages import (
     C7Error,
     EngineBuildError,
     EngineDeserializeError,
-    InferenceError,
     OutOfMemoryError,
     Tensor,
     TensorSpec,
@@ -22,12 +22,13 @@ from messages import (
     ThermalState,
 )
 from runtimes.config import C7InferenceConfig
-from runtimes.exported_model import ExportedModel, ExportedModelError, audit_fp16, describe_exported, open_exported
+from runtimes.exported_model import ExportedModelError, audit_fp16, describe_exported, open_exported
 from runtimes.host import detect_host
-from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, EngineHandle, ProfileRange
+from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, EngineHandle
 from runtimes.no_thermal_feed import NoThermalFeed
 from runtimes.pytorch_device import check_devices, import_torch, on_cuda, require_cuda
 from runtimes.pytorch_errors import error_of_resource, error_of_run
+from runtimes.pytorch_handle import PytorchHandle
 from runtimes.resident_engines import ResidentEngines
 from runtimes.source_model import read_source
 from runtimes.store.engine_artifact import ReadEngine, read_engine, read_verified
@@ -42,37 +43,6 @@ if TYPE_CHECKING:
 
 _RUN_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, MemoryError)
 """What the operations of a program raise; CUDA's errors are RuntimeErrors."""
-
-
-class PytorchHandle:
-    """A resident program. `run` takes the inputs in the program's order and returns the outputs in theirs.
-
-    While the engine is suspended `run` is None, and `kept` is what it was.
-    """
-
-    def __init__(
-        self,
-        entry: EngineCacheEntry,
-        model: ExportedModel,
-        profile: tuple[ProfileRange, ...],
-        run: Run,
-    ) -> None:
-        self.entry = entry
-        self.model = model
-        self.profile = profile
-        self.run: Run | None = run
-        self.kept: Run | None = None
-
-    def suspend(self) -> None:
-        if self.run is not None:
-            self.kept, self.run = self.run, None
-
-    def resumed(self) -> PytorchHandle:
-        """A handle around the program of this one, which is suspended and keeps it no longer."""
-        kept, self.kept = self.kept, None
-        if kept is None:
-            raise InferenceError(f"{self.entry.model}: the engine was released while it was resumed")
-        return PytorchHandle(self.entry, self.model, self.profile, kept)
 
 
 class PytorchFp16Runtime:
@@ -144,6 +114,7 @@ class PytorchFp16Runtime:
             failure = error_of_resource(where, error) or refused
             traceback.clear_frames(error.__traceback__)  # they hold the file and what was loaded of it
         if isinstance(failure, OutOfMemoryError):
+            gc.collect()  # what was loaded holds itself; a load stalls other threads anyway
             self._give_back(where)
         raise failure
 
@@ -182,7 +153,7 @@ class PytorchFp16Runtime:
     def release_engine(self, handle: EngineHandle) -> None:
         engine = self._resident.dismiss(handle)
         if engine is not None:
-            engine.run = engine.kept = None
+            engine.release()
             self._give_back(engine.entry.model)
 
     def thermal_state(self) -> ThermalState:
@@ -212,29 +183,29 @@ class PytorchFp16Runtime:
         given = entry.build_config.optimization_profiles
         named = {name for name, *_ in given}
         profile = given + tuple(limit for limit in model.limits if limit[0] not in named)
-        return PytorchHandle(entry, model, profile, self._runner(entry, program))
+        return PytorchHandle(entry, model, profile, *self._runner(entry, program))
 
-    def _runner(self, entry: EngineCacheEntry, program: ExportedProgram) -> Run:
+    def _runner(self, entry: EngineCacheEntry, program: ExportedProgram) -> tuple[Run, list[torch.Tensor]]:
+        """The program on its device, and every tensor that it brought there."""
         from torch.utils import _pytree as pytree
 
         if self._device != "cpu":
             program = _moved(program, entry, self._device)
         module = program.module()
         structure = program.call_spec.in_spec
+        stored = (*program.state_dict.values(), *program.constants.values(), *module.parameters(), *module.buffers())
+        weights = {id(value): value for value in stored if isinstance(value, self._torch.Tensor)}
 
         def run(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
             arguments, keywords = pytree.tree_unflatten(tensors, structure)
             leaves: list[torch.Tensor] = pytree.tree_leaves(module(*arguments, **keywords))
             return leaves
 
-        return run
+        return run, list(weights.values())
 
     def _run(self, engine: PytorchHandle, inputs: Mapping[str, Tensor], *, on_host: bool) -> dict[str, Tensor]:
-        run = engine.run
-        if run is None:
-            raise InferenceError(f"{engine.entry.model}: the engine was released while it was to run")
         given = [inputs[name] for name in engine.model.inputs]
-        with self._torch.inference_mode():
+        with engine.running() as run, self._torch.inference_mode():
             # Copies both ways: a program may write its inputs or return views of them or of its own weights.
             results = run([self._adopt(tensor) for tensor in given])
             copies: list[Tensor]
