@@ -5,6 +5,7 @@ A service with MemoryMax, or a container with a limit, is killed at that limit h
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,13 +45,22 @@ _V2 = _Names(CGROUP_ROOT, "memory.max", "memory.current", "inactive_file")
 def read_available_memory(config: C7InferenceConfig, root: Path = Path("/")) -> AvailableMemory:
     """What is left for this process on the machine, and on the discrete GPU where the engines run on one.
 
-    Raises RuntimeNotAvailableError naming what cannot be read.
+    What this process has freed counts too: its allocator gives it back first, which takes some milliseconds. Raises
+    RuntimeNotAvailableError naming what cannot be read.
     """
+    _give_back_freed()
     has_own_memory = config.uses_gpu and not is_jetson(root)
     return AvailableMemory(
         host_bytes=min([_machine_bytes(root), *_cgroup_rooms(root)]),
         device_bytes=read_gpu_memory(config.device_index).free_bytes if has_own_memory else None,
     )
+
+
+def _give_back_freed() -> None:
+    """glibc keeps freed memory for the next request: 58 MB after a matcher of 24 MB was loaded and released."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:  # another libc keeps less
+        trim(0)
 
 
 def _machine_bytes(root: Path) -> int:

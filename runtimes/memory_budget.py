@@ -18,6 +18,8 @@ from runtimes.measurements import MemoryUse
 from runtimes.store.read_ahead import READ_AHEAD_LIMIT_BYTES
 
 MIB = 1024**2
+UNRETURNED_TOLERANCE_BYTES = 64 * MIB
+"""Available memory is the whole machine's, and other processes' too; an allocator keeps some of what is freed."""
 
 
 class LoadStep(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,13 +103,50 @@ def plan_memory(
 
 
 def restart_shortage(entry: EngineCacheEntry, available: AvailableMemory) -> str:
-    """Pure. Why one engine does not fit beside those that fly, with figures; empty where it does.
+    """Pure. Why one engine that is loaded again does not fit beside those that fly, with figures; empty where it does.
 
     Without a reserve: in the air what fits flies. A restart frees the old engine first, so memory that is missing here
     is memory that did not come back, or that somebody else has taken.
     """
-    budget = plan_memory([entry], available, reserve_mb=0, read_ahead_bytes=0)
-    return "; ".join(budget.shortages)
+    (step,) = plan_memory([entry], available, reserve_mb=0, read_ahead_bytes=0).steps
+    estimated = ", estimated" if step.estimated else ""
+    found: list[str] = []
+    if step.peak_bytes > available.host_bytes:
+        found.append(
+            f"memory: loading {entry.model} again needs {_mib(step.peak_bytes)} (file buffer {_mib(step.buffer_bytes)},"
+            f" engine {_mib(step.load_bytes)}, runs {_mib(step.run_bytes)}{estimated}); available are"
+            f" {_mib(available.host_bytes)}: {_mib(step.peak_bytes - available.host_bytes)} are missing"
+        )
+    if available.device_bytes is not None and step.device_peak_bytes > available.device_bytes:
+        found.append(
+            f"GPU memory: loading {entry.model} again needs {_mib(step.device_peak_bytes)} (engine"
+            f" {_mib(step.device_load_bytes)}, runs {_mib(step.device_run_bytes)}{estimated}); free are"
+            f" {_mib(available.device_bytes)}: {_mib(step.device_peak_bytes - available.device_bytes)} are missing"
+        )
+    return "; ".join(found)
+
+
+def unreturned_bytes(
+    entry: EngineCacheEntry,
+    before_load: AvailableMemory,
+    after_release: AvailableMemory,
+    *,
+    tolerance_bytes: int = UNRETURNED_TOLERANCE_BYTES,
+) -> int:
+    """Pure. How much of an engine's memory has not come back since it was loaded; 0 within the tolerance.
+
+    At most what the engine itself takes: what is missing beyond that, somebody else has. 0 of an engine that nobody
+    measured. On a discrete GPU the larger of both memories' losses.
+    """
+    if entry.memory is None:
+        return 0
+    use = entry.memory
+    lost = [min(before_load.host_bytes - after_release.host_bytes, use.load_bytes + use.run_bytes)]
+    if before_load.device_bytes is not None and after_release.device_bytes is not None:
+        taken = use.device_load_bytes + use.device_run_bytes
+        lost.append(min(before_load.device_bytes - after_release.device_bytes, taken))
+    worst = max(lost)
+    return worst if worst > tolerance_bytes else 0
 
 
 def refuse_if_short(budget: MemoryBudget) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from messages import RuntimeNotAvailableError
@@ -138,3 +140,18 @@ def test_the_older_cgroups_count_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cgroup", ["", "nonsense\n", "0::\n", SERVICE, "::::\n"])
 def test_without_a_limit_the_machines_memory_counts(tmp_path: Path, cgroup: str) -> None:
     assert limited(tmp_path, cgroup, {"system.slice/c7.service": ("max", 1, 0)}) == 4096
+
+
+def test_memory_that_this_process_has_freed_is_available() -> None:
+    """Small blocks with one that stays at their end: the allocator keeps all of them until it is told."""
+
+    def resident_bytes() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    blocks = [np.ones(8 * 1024) for _ in range(2048)]  # of 64 KiB
+    last = blocks.pop()
+    del blocks
+    kept = resident_bytes()
+    read_available_memory(ON_CPU)
+    assert kept - resident_bytes() > 100 * MIB, "of 128 MiB"
+    assert last[0] == 1

@@ -13,7 +13,14 @@ from runtimes.fake_runtime import FakeRuntime
 from runtimes.fake_steps import returns
 from runtimes.inference_runtime import EngineCacheEntry
 from runtimes.measurements import MemoryUse
-from runtimes.memory_budget import MIB, MemoryBudget, plan_memory, refuse_if_short
+from runtimes.memory_budget import (
+    MIB,
+    MemoryBudget,
+    plan_memory,
+    refuse_if_short,
+    restart_shortage,
+    unreturned_bytes,
+)
 
 
 def engine(
@@ -135,3 +142,70 @@ def test_no_moment_of_a_takeoff_needs_more_than_was_reckoned(entries: list[Engin
 def test_a_flight_with_fewer_engines_never_needs_more(entries: list[EngineCacheEntry], dropped: int) -> None:
     fewer = [entry for index, entry in enumerate(entries) if index != dropped % len(entries)]
     assert max(peaks_mb(plan(*fewer, ahead_mb=512))) <= max(peaks_mb(plan(*entries, ahead_mb=512)))
+
+
+# One engine that is loaded again.
+
+
+def available(host_mb: int, gpu_mb: int | None = None, *, less_bytes: int = 0) -> AvailableMemory:
+    device_bytes = None if gpu_mb is None else gpu_mb * MIB - less_bytes
+    return AvailableMemory(host_bytes=host_mb * MIB - less_bytes, device_bytes=device_bytes)
+
+
+def test_a_restart_that_fits_to_the_last_byte_loads_and_one_byte_less_does_not() -> None:
+    entry = engine("vpr", 100, 150, 50)
+    assert restart_shortage(entry, available(300)) == ""
+    assert restart_shortage(entry, available(300, less_bytes=1)) == (
+        "memory: loading vpr again needs 300 MiB (file buffer 100 MiB, engine 150 MiB, runs 50 MiB); available are"
+        " 300 MiB: 1 MiB are missing"
+    )
+
+
+def test_a_restart_on_a_discrete_gpu_has_room_in_both_memories_or_says_where_not() -> None:
+    entry = engine("vpr", 100, 10, 20, device_mb=(150, 50))
+    assert restart_shortage(entry, available(130, 200)) == ""
+    assert restart_shortage(entry, available(130, 180)) == (
+        "GPU memory: loading vpr again needs 200 MiB (engine 150 MiB, runs 50 MiB); free are 180 MiB: 20 MiB are"
+        " missing"
+    )
+    both = restart_shortage(entry, available(120, 180))
+    assert both.startswith("memory: ")
+    assert "; GPU memory: " in both
+
+
+def test_a_restart_of_an_engine_that_nobody_measured_is_reckoned_from_its_file_and_says_so() -> None:
+    assert restart_shortage(engine("vpr", 100), available(300)) == ""
+    assert "runs 100 MiB, estimated)" in restart_shortage(engine("vpr", 100), available(299))
+
+
+def test_memory_that_is_back_within_the_tolerance_is_back() -> None:
+    entry = engine("vpr", 100, 150, 50)
+    assert unreturned_bytes(entry, available(1000), available(1000)) == 0
+    assert unreturned_bytes(entry, available(1000), available(1000 - 64)) == 0
+    assert unreturned_bytes(entry, available(1000), available(1000 - 64, less_bytes=1)) == 64 * MIB + 1
+    assert unreturned_bytes(entry, available(1000), available(990), tolerance_bytes=0) == 10 * MIB
+
+
+def test_memory_that_others_took_meanwhile_is_not_the_engines() -> None:
+    entry = engine("vpr", 100, 150, 50)
+    assert unreturned_bytes(entry, available(1000), available(10)) == 200 * MIB
+    assert unreturned_bytes(engine("small", 1, 10, 10), available(1000), available(10)) == 0
+    assert unreturned_bytes(engine("unmeasured", 1), available(1000), available(10)) == 0
+
+
+def test_a_gpus_memory_that_did_not_come_back_is_seen_though_the_hosts_did() -> None:
+    entry = engine("vpr", 100, 10, 20, device_mb=(150, 50))
+    assert unreturned_bytes(entry, available(1000, 800), available(1000, 700)) == 100 * MIB
+    assert unreturned_bytes(entry, available(1000, 800), available(1000)) == 0
+
+
+@given(lost=st.integers(-(2**40), 2**40), takes=st.integers(0, 2**20), tolerance_bytes=st.integers(0, 2**40))
+def test_what_did_not_come_back_is_never_more_than_the_engine_took(lost: int, takes: int, tolerance_bytes: int) -> None:
+    found = unreturned_bytes(
+        engine("vpr", 1, takes),
+        AvailableMemory(host_bytes=2**40),
+        AvailableMemory(host_bytes=2**40 - lost),
+        tolerance_bytes=tolerance_bytes,
+    )
+    assert 0 <= found <= takes * MIB
+    assert found == 0 or found > tolerance_bytes
