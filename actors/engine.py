@@ -100,14 +100,13 @@ class EngineActor(SupervisedActor):
 
     def leave(self, cause: str) -> None:
         self.mailbox.abandon("engine_unavailable", cause)
-        kept: Kept | None = None
         self.mailbox.running_since_ns = self._now_ns()  # an engine that never lets go hangs like one that never returns
         try:
-            kept = self._put_away(cause)
+            self._put_away(cause)
         finally:
             self.mailbox.running_since_ns = None
             fact = EngineDied if self._serves else EngineLoadFailed
-            self._around.report(EngineEnded(fact(self._spec.model, self._launch.generation, cause, self._fault), kept))
+            self._around.report(EngineEnded(fact(self._spec.model, self._launch.generation, cause, self._fault)))
 
     # Loading
 
@@ -151,23 +150,24 @@ class EngineActor(SupervisedActor):
             self.mailbox.running_since_ns = None
             self._gate.leave()
 
-    def _put_away(self, cause: str) -> Kept | None:
+    def _put_away(self, cause: str) -> None:
         """Suspend the engine where its next start may begin from it, release it otherwise."""
         handle, self._handle = self._handle, None
         if handle is None:
             if self._launch.kept is not None:
                 self._runtime.release_engine(self._launch.kept.handle)
-            return None
-        may_keep = bool(cause) and self._serves and self._launch.may_keep and REMEDIES[self._fault].keeps_module
+            return
+        shelf = self._launch.shelf
+        may_keep = bool(cause) and self._serves and shelf.is_open and REMEDIES[self._fault].keeps_module
         if may_keep and isinstance(self._runtime, SuspendsEngines):
             try:
                 self._runtime.suspend_engine(handle)
             except Exception as error:  # noqa: BLE001  # then it is read and verified again, like any other
                 logger.error("C7 engine not suspended; backbone={}; {}", self._spec.model, describe_error(error))
             else:
-                return Kept(handle, self._answers)
+                if shelf.put(Kept(handle, self._answers)):
+                    return
         self._runtime.release_engine(handle)
-        return None
 
     # Serving
 

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import pykka
 
 from actors.engine import EngineActor
-from actors.launch import EngineSpec, EngineSurroundings, Kept, Launch
+from actors.launch import EngineSpec, EngineSurroundings, Kept, KeptShelf, Launch
 from actors.mailbox import Mailbox
 from actors.poison import PoisonWatch
 from actors.restart import CLEAN_RECORD
@@ -44,6 +44,7 @@ class EngineSlot:
         self.ref: pykka.ActorRef[EngineActor] | None = None
         self.record = CLEAN_RECORD
         self.kept: Kept | None = None
+        self.shelf = KeptShelf(is_open=False)
         self.cancel_overdue: Cancel = _nothing_due
         self._poison = PoisonWatch()
 
@@ -53,7 +54,8 @@ class EngineSlot:
         self.mailbox = Mailbox(scheduling=around.scheduling)
         self.state = "loading"
         kept, self.kept = self.kept, None
-        launch = Launch(self.generation, kept, may_keep)
+        self.shelf = KeptShelf(is_open=may_keep)
+        launch = Launch(self.generation, kept, self.shelf)
         self.ref = EngineActor.start(self.spec, launch, around, self.mailbox, self._poison)
 
     def turn_away(self, reason: RejectReason, detail: str) -> None:
@@ -66,10 +68,11 @@ class EngineSlot:
             self.ref.stop(block=False)
 
     def forget_kept(self, runtime: InferenceRuntime) -> None:
-        """The next start reads and verifies everything anew."""
-        kept, self.kept = self.kept, None
-        if kept is not None:
-            runtime.release_engine(kept.handle)
+        """The next start reads and verifies everything anew, also where this one has not ended yet."""
+        for kept in (self.kept, self.shelf.close()):
+            if kept is not None:
+                runtime.release_engine(kept.handle)
+        self.kept = None
 
     @property
     def precision(self) -> str:

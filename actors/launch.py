@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -41,19 +42,49 @@ class Kept(NamedTuple):
     answers: bytes | None
 
 
+class KeptShelf:
+    """Where an engine leaves what its next start begins from. Thread-safe.
+
+    Whoever wants no such start closes it, before or after the engine has ended; an engine that finds it closed frees
+    what it would have left there.
+    """
+
+    def __init__(self, *, is_open: bool) -> None:
+        self._lock = threading.Lock()
+        self._open = is_open
+        self._kept: Kept | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._open
+
+    def put(self, kept: Kept) -> bool:
+        """False where it is closed: then the caller still owns it."""
+        with self._lock:
+            if self._open:
+                self._kept = kept
+            return self._open
+
+    def close(self) -> Kept | None:
+        """Take nothing more, and give away what is there."""
+        with self._lock:
+            self._open = False
+            kept, self._kept = self._kept, None
+            return kept
+
+
 class Launch(NamedTuple):
-    """One start of an engine. `may_keep`: should it die, what it verified is not suspect yet."""
+    """One start of an engine. `shelf` is open where, should it die, what it verified is not suspect yet."""
 
     generation: int
     kept: Kept | None = None
-    may_keep: bool = False
+    shelf: KeptShelf = KeptShelf(is_open=False)  # a closed one stays closed
 
 
 class EngineEnded(NamedTuple):
-    """To the supervisor: an engine has let go of everything but what is kept for its next start."""
+    """To the supervisor: an engine has let go of everything but what lies on its shelf."""
 
     fact: EngineDied | EngineLoadFailed
-    kept: Kept | None = None
 
 
 class EngineSurroundings(NamedTuple):

@@ -202,7 +202,7 @@ class RuntimeSupervisor(SupervisedActor):
         if death.generation != slot.generation or slot.state in {"quarantined", "hung"}:
             return
         slot.cancel_overdue()
-        slot.ref, slot.kept = None, ended.kept
+        slot.ref, slot.kept = None, slot.shelf.close()
         if slot.state == "stopping":
             slot.state = "waiting"
             self._load_next()
@@ -274,6 +274,7 @@ class RuntimeSupervisor(SupervisedActor):
         self._around.gate.fence(detail)
         for slot in self._slots.values():
             slot.cancel_overdue()
+            slot.shelf.close()  # what still dies frees its engine on its own thread
             slot.mailbox.refuse("engine_unavailable", detail)
         self._say.process_restart_needed(self._slots, fault, detail)
         self._need_restart(detail)
