@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 
+import msgspec
 from loguru import logger
 
 from messages import (
@@ -30,7 +31,7 @@ from messages import (
 from messages.errors import DETAIL_MAX_CHARS
 from telemetry.recording_file import EncodedRecord, RecordingFile
 from telemetry.recording_schema import channel_of
-from telemetry.request_records import describe_tensors, encode_record
+from telemetry.request_records import Record, encode_record, message_name, record_of
 
 QUEUE_LIMIT = 8192
 RECORDING_MAX_BYTES = 1024 * 1024 * 1024
@@ -39,13 +40,15 @@ BATCH_PERIOD_S = 0.01
 """A kill takes at most the last 10 ms; at most 100 chunks a second, each some 200 bytes beside its messages."""
 SLICE_RECORDS = 8
 SLICE_PAUSE_S = 0.0005
-DENSE_RECORDS = 128
+DENSE_RECORDS = 32
 """While it encodes, the writer holds the interpreter, 4 µs a record: in a flight, where a frame's burst is 26 records,
 it lets a request go on after eight. Past `DENSE_RECORDS` a batch it works through them at once: then a few requests in
 a thousand wait a millisecond, where small slices would slow down one in ten."""
 
-_Offered = tuple[int, Message | WireMessage]
-"""When, and what."""
+
+class _Offered(msgspec.Struct, frozen=True, eq=False, gc=False):
+    at_ns: int
+    record: Record
 
 
 class FlightRecorder:
@@ -114,12 +117,12 @@ class FlightRecorder:
     def record(self, message: Message | WireMessage) -> None:
         """Queue a message. Callable from any thread. Tensors are described at once and never kept."""
         try:
-            described = describe_tensors(message)
+            record = record_of(message)
         except Exception as error:  # noqa: BLE001 (a tensor is foreign code; its fault must not reach the engine)
-            described = self._placeholder(message, error)
+            record = self._placeholder(message, error)
         queue = self._queue
         if self._accepts and len(queue) < self._queue_limit:
-            queue.append((self._now_ns(), described))
+            queue.append(_Offered(self._now_ns(), record))
         else:
             with self._lock:
                 self._dropped += 1
@@ -150,7 +153,7 @@ class FlightRecorder:
     def _placeholder(self, message: object, error: BaseException) -> LogRecorded:
         with self._lock:
             self._undescribed += 1
-        text = f"C7 flight recorder could not record a {type(message).__name__}: {describe_error(error)}"
+        text = f"C7 flight recorder could not record a {message_name(message)}: {describe_error(error)}"
         return LogRecorded(level="WARN", text=text[:DETAIL_MAX_CHARS])
 
     def _write(self) -> None:
@@ -184,21 +187,22 @@ class FlightRecorder:
 
     def _encoded(self, batch: list[_Offered], *, hurries: bool) -> Iterator[EncodedRecord]:
         pauses = not hurries and len(batch) <= DENSE_RECORDS
-        for number, (at_ns, message) in enumerate(batch):
+        for number, offered in enumerate(batch):
             if pauses and number % SLICE_RECORDS == SLICE_RECORDS - 1:
                 time.sleep(SLICE_PAUSE_S)
             self._sequence += 1
-            yield self._encoded_one(at_ns, message)
+            yield self._encoded_one(offered)
         yield from self._dropouts()
 
-    def _encoded_one(self, at_ns: int, message: Message | WireMessage) -> EncodedRecord:
+    def _encoded_one(self, offered: _Offered) -> EncodedRecord:
+        record = offered.record
         try:
-            data = encode_record(message)
-            channel = channel_of(message)
+            data = encode_record(record)
+            channel = channel_of(record)
         except Exception as error:  # noqa: BLE001 (one message without a wire form must not end the recording)
-            message = self._placeholder(message, error)
-            data, channel = encode_json(message), channel_of(message)
-        return EncodedRecord(self._sequence, at_ns, channel, data)
+            record = self._placeholder(record, error)
+            data, channel = encode_record(record), channel_of(record)
+        return EncodedRecord(self._sequence, offered.at_ns, channel, data)
 
     def _dropouts(self) -> Iterator[EncodedRecord]:
         """The mark of what was dropped since the last one, if anything was."""

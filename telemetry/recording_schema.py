@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 import msgspec
 
 from messages import Message, WireMessage
+from telemetry.request_records import Record, message_name
 
 
 class RecordingChannel(NamedTuple):
@@ -22,8 +23,9 @@ class RecordingChannel(NamedTuple):
     schema: bytes
 
 
-def channel_of(message: Message | WireMessage) -> RecordingChannel:
-    return _CHANNELS[type(message).__name__]
+def channel_of(record: Record | Message) -> RecordingChannel:
+    """Raises KeyError for what is no message."""
+    return _CHANNELS[message_name(record)]
 
 
 def _viewer_schema(message_type: Any) -> dict[str, Any]:
