@@ -201,6 +201,7 @@ class EngineActor(SupervisedActor):
         if suspect is not None:
             self._poison.absolve(suspect)
         if ended_ns > pending.deadline_ns:
+            pending.count_late_run(started_ns - pending.submitted_ns, ended_ns - started_ns)
             pending.reject("expired", f"ran {(ended_ns - started_ns) / NS_PER_MS:.1f} ms, past its deadline")
             return
         pending.settle(

@@ -1,7 +1,6 @@
 """The supervisor: it loads the engines in priority order and restarts what dies.
 
-It never waits for an engine: engines open on their own threads and report. It is never restarted itself: where it
-dies, the process ends.
+It never waits for an engine: they open on their own threads and report. Where it dies itself, the process ends.
 """
 
 from __future__ import annotations
@@ -199,7 +198,13 @@ class RuntimeSupervisor(SupervisedActor):
 
     def _bury(self, slot: EngineSlot, ended: EngineEnded) -> None:
         death = ended.fact
-        if death.generation != slot.generation or slot.state in {"quarantined", "hung"}:
+        if death.generation != slot.generation:
+            return
+        scope = REMEDIES[death.fault].scope
+        gone = bool(death.detail) and scope == "process"
+        if gone and slot.state in {"stopping", "quarantined"}:  # that it ended, and why, was said before it had
+            self._give_up_process(death.fault, death.detail)
+        if slot.state in {"quarantined", "hung"}:
             return
         slot.cancel_overdue()
         slot.ref, slot.kept = None, slot.shelf.close()
@@ -209,9 +214,8 @@ class RuntimeSupervisor(SupervisedActor):
             return
         slot.state = "down"
         self._say.ended(death)
-        scope = REMEDIES[death.fault].scope
         final = self._mode == "takeoff" and isinstance(death, EngineLoadFailed)
-        if death.detail and scope == "process":
+        if gone:
             self._give_up_process(death.fault, death.detail)
         elif not self._all_loaded and (final or not death.detail):
             self._decide(slot, death.detail or "it was stopped")

@@ -306,3 +306,30 @@ def test_two_reasons_for_a_new_process_are_told_once() -> None:
         world.advance_ms(1000)
         assert told == ["gone"]
         assert not [each for each in world.messages if isinstance(each, EngineHung)]
+
+
+@pytest.mark.parametrize("runs_at_once", [1, 2])
+def test_an_engine_that_finds_the_device_gone_while_its_context_is_given_up_asks_for_a_new_process(
+    runs_at_once: int,
+) -> None:
+    gone = takes_ms(80, raises(DeviceFaultError("CUDA error 719")))
+    lost = takes_ms(10, raises(DeviceContextError("lost")))
+    with fly(gone, FINE, bystander=lost, runs_at_once=runs_at_once) as world:
+        world.client.submit("match", IMAGE, within_ms=300)
+        world.run_until_idle()
+        world.client.submit("vpr", IMAGE, within_ms=300)
+        world.advance_ms(1000)
+        assert world.supervision.restart_needed == "CUDA error 719"
+        assert {reason(ask(world, model)) for model in ("vpr", "match")} == {"engine_unavailable"}
+        assert not [each for each in world.messages if isinstance(each, EngineLoaded) and each.generation > 1]
+
+
+def test_a_load_that_was_given_up_and_then_finds_the_device_gone_asks_for_a_new_process() -> None:
+    gone = takes_ms(5000, fails_to_load(DeviceFaultError("CUDA error 719")))
+    with fly(gone, mode="recovery", load_timeout_s=2, priorities={"vpr": 0, "match": 1}) as world:
+        world.advance_ms(3000)
+        assert reason(ask(world, "match")) == "completed"
+        assert not world.supervision.restart_needed
+        world.advance_ms(3000)
+        assert world.supervision.restart_needed == "CUDA error 719"
+        assert reason(ask(world, "match")) == "engine_unavailable"

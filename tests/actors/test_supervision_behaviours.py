@@ -266,3 +266,17 @@ def test_two_worlds_have_each_their_own_time_and_engines() -> None:
         assert reason(one.client.infer("vpr", IMAGE, within_ms=200)) == "completed"
         assert reason(other.client.infer("vpr", IMAGE, within_ms=200)) == "completed"
         assert other.clock.monotonic_ns() - one.clock.monotonic_ns() == 45 * NS_PER_MS
+
+
+@in_any_order
+def test_a_result_that_comes_past_its_deadline_is_nobodys_and_its_run_is_counted(seed: int) -> None:
+    with stepped(FakeRuntime({"vpr": run_of_ms(40)}), seed=seed) as world:
+        alone, waited_for = submit(world, "vpr", "c2", 39), submit(world, "vpr", "c2", 79)
+        world.advance_ms(41)
+        assert alone.done, "before any tick, which would have said so too"
+        assert detail(alone.result()) == "ran 40.0 ms, past its deadline"
+        assert reason(waited_for.result()) == "expired"
+        world.advance_ms(100)
+        statistics = world.statistics()["vpr"]
+        assert (statistics.tally.completed, statistics.tally.rejected) == (0, {"expired": 2})
+        assert (statistics.run.count, statistics.run.max_ns) == (2, 40 * NS_PER_MS)
