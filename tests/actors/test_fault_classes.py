@@ -331,5 +331,5 @@ def test_a_load_that_was_given_up_and_then_finds_the_device_gone_asks_for_a_new_
         assert reason(ask(world, "match")) == "completed"
         assert not world.supervision.restart_needed
         world.advance_ms(3000)
-        assert world.supervision.restart_needed == "CUDA error 719"
+        assert "CUDA error 719" in world.supervision.restart_needed
         assert reason(ask(world, "match")) == "engine_unavailable"
