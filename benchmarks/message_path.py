@@ -163,8 +163,8 @@ def print_placement(placement: str, figures: Rounds, dropped: int) -> None:
         f"round trip, {placement}", "p50 µs", "p99 µs", "p50 ratio", "", "p99 ratio", "", "p50 ratio of rounds"
     )
     table.caption = (
-        "medians over rounds; the last column is lowest … geometric mean … highest"
-        f"; records dropped: {dropped}; demanded of the bare path for comparison only"
+        "medians over rounds, ratios to the executor's of the same round; the last column is lowest … geometric mean … "
+        f"highest; records dropped: {dropped}"
     )
     for name in figures.p50_ns:
         p50, p99 = figures.ratios(figures.p50_ns, name), figures.ratios(figures.p99_ns, name)
