@@ -98,7 +98,7 @@ check: $(VENV)/installed ## ruff (lint and format), mypy, import contracts
 	$(BIN)/lint-imports
 
 bench: $(VENV)/installed ## what a message costs, in time and memory, what a restart does; what verifying engines costs
-	@for subject in message_path message_stalls message_memory thermal_read restart_latency verification; do
+	@for subject in message_path message_stalls message_memory thermal_read restart_latency engine_restart verification; do
 	    $(BIN)/python -m benchmarks.$$subject
 	done
 
