@@ -175,12 +175,17 @@ class Producer:
                 pending.cancel()
             elif 0.3 < chance < 0.5:
                 self._strangers.append(pending)
-        if self._strangers and self._choose.random() < 0.5:
-            try:
-                self._strangers.popleft().cancel()
-            except IndexError:
-                return
+        self._cancel_a_stranger()
         self._look_at(OPEN_MAX)
+
+    def _cancel_a_stranger(self) -> None:
+        """The newest one that has no outcome yet: it waits, or it is being run."""
+        try:
+            while (stranger := self._strangers.pop()).done:
+                continue
+        except IndexError:
+            return
+        stranger.cancel()
 
     def _listener(self, model: str, pending: Pending) -> Callable[[Outcome], None]:
         frame_id, deadline_ns = self._frame_id, pending.deadline_ns

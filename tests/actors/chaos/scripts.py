@@ -18,7 +18,7 @@ from messages import (
     TransientInferenceError,
 )
 from runtimes import computes, fails_to_load, raises
-from runtimes.fake_steps import Step, hangs, takes_ms
+from runtimes.fake_steps import Step, takes_ms
 from tests.actors.chaos.questions import answer
 
 POLICY = RestartPolicy(
@@ -57,8 +57,6 @@ CONTEXT_LOST = raises(DeviceContextError(CONTEXT_LOST_DETAIL))
 DEVICE_GONE_DETAIL = "CUDA error 700"
 DEVICE_GONE = raises(DeviceFaultError(DEVICE_GONE_DETAIL))
 DEVICE_GONE_AT_LOAD = fails_to_load(DeviceFaultError(DEVICE_GONE_DETAIL))
-HANG = hangs(computes(answer))
-HANG_AND_CRASH = hangs(raises(InferenceError("what hung has failed")))
 
 
 def run(run_ms: float) -> Step:
