@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 from loguru import logger
@@ -32,7 +31,7 @@ from messages import (
 from runtimes import EngineCacheEntry, EngineHandle, deserialize_cached_engine
 from runtimes.available_memory import AvailableMemory
 from runtimes.inference_runtime import SuspendsEngines
-from runtimes.memory_budget import restart_shortage
+from runtimes.memory_budget import mib, restart_shortage, unreturned_bytes
 from runtimes.sign_off.self_test import check_known_answers
 from runtimes.store.engine_artifact import read_self_test
 
@@ -93,16 +92,24 @@ class EngineActor(SupervisedActor):
         self.mailbox.finish()
 
     def fail(self, error: BaseException) -> None:
-        self._fault = classify_fault(error)
-        if REMEDIES[self._fault].scope == "process":  # also where a load found it: no engine begins on such a device
-            self._gate.fence(f"{self._spec.model}: {describe_error(error)}")
+        self._condemn(error)
         super().fail(error)
+
+    def _condemn(self, error: BaseException) -> None:
+        """This error is what the engine ends of. No other one begins on a device that is gone."""
+        self._fault = classify_fault(error)
+        if REMEDIES[self._fault].scope == "process":
+            self._gate.fence(f"{self._spec.model}: {describe_error(error)}")
 
     def leave(self, cause: str) -> None:
         self.mailbox.abandon("engine_unavailable", cause)
         self.mailbox.running_since_ns = self._now_ns()  # an engine that never lets go hangs like one that never returns
         try:
             self._put_away(cause)
+        except BaseException as error:
+            if REMEDIES[classify_fault(error)].scope == "process":
+                self._condemn(error)
+            raise
         finally:
             self.mailbox.running_since_ns = None
             fact = EngineDied if self._serves else EngineLoadFailed
@@ -115,19 +122,22 @@ class EngineActor(SupervisedActor):
         kept = self._launch.kept
         if kept is not None and isinstance(self._runtime, SuspendsEngines):
             return self._runtime.resume_engine(kept.handle), kept.answers
-        if self._launch.generation > 1 and self._around.available_memory is not None:
-            self._refuse_if_short(entry, self._around.available_memory)
+        available = self._available_memory() if self._launch.generation > 1 else None
+        shortage = "" if available is None else restart_shortage(entry, available)
+        if shortage:
+            raise OutOfMemoryError(f"{entry.model} is not loaded again: {shortage}")
         answers = read_self_test(entry)
         return deserialize_cached_engine(self._runtime, entry), answers
 
-    def _refuse_if_short(self, entry: EngineCacheEntry, available_memory: Callable[[], AvailableMemory]) -> None:
+    def _available_memory(self) -> AvailableMemory | None:
+        """None where nobody looks at it, or it cannot be read."""
+        if self._around.available_memory is None:
+            return None
         try:
-            shortage = restart_shortage(entry, available_memory())
+            return self._around.available_memory()
         except RuntimeNotAvailableError as error:
-            logger.warning("C7 engine loads into unknown memory; backbone={}; {}", entry.model, describe_error(error))
-            return
-        if shortage:
-            raise OutOfMemoryError(f"{entry.model} is not loaded again: {shortage}")
+            logger.warning("C7 memory not known; backbone={}; {}", self._spec.model, describe_error(error))
+            return None
 
     def _test(self, handle: EngineHandle, deadline_ns: int) -> None:
         """One run like any other, through the gate: an engine in flight may be at work. Raises SelfTestError."""
@@ -143,8 +153,7 @@ class EngineActor(SupervisedActor):
             check_known_answers(self._runtime, handle, self._answers, self._spec.self_test_tolerance)
             self._proven = True
         except BaseException as error:
-            if scope_of(classify_fault(error), 1) == "process":
-                self._gate.fence(f"{self._spec.model}: {describe_error(error)}")
+            self._condemn(error)  # before the device is left
             raise
         finally:
             self.mailbox.running_since_ns = None
@@ -167,7 +176,12 @@ class EngineActor(SupervisedActor):
             else:
                 if shelf.put(Kept(handle, self._answers)):
                     return
+        before = self._available_memory() if cause else None
         self._runtime.release_engine(handle)
+        after = None if before is None else self._available_memory()
+        missing = 0 if before is None or after is None else unreturned_bytes(self._spec.entry, before, after)
+        if missing:
+            logger.warning("C7 memory did not come back; backbone={}; missing={}", self._spec.model, mib(missing))
 
     # Serving
 

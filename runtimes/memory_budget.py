@@ -55,16 +55,16 @@ class MemoryBudget(msgspec.Struct, frozen=True, kw_only=True):
         if host is not None and host.peak_bytes + self.reserve_bytes > self.available.host_bytes:
             missing = host.peak_bytes + self.reserve_bytes - self.available.host_bytes
             found.append(
-                f"memory: while {host.model} loads the engines need {_mib(host.peak_bytes)}, and"
-                f" {_mib(self.reserve_bytes)} are kept in reserve ([flight] memory_reserve_mb); available are"
-                f" {_mib(self.available.host_bytes)}: {_mib(missing)} are missing"
+                f"memory: while {host.model} loads the engines need {mib(host.peak_bytes)}, and"
+                f" {mib(self.reserve_bytes)} are kept in reserve ([flight] memory_reserve_mb); available are"
+                f" {mib(self.available.host_bytes)}: {mib(missing)} are missing"
             )
         device = max(self.steps, key=lambda step: step.device_peak_bytes, default=None)
         free_bytes = self.available.device_bytes
         if device is not None and free_bytes is not None and device.device_peak_bytes > free_bytes:
             found.append(
-                f"GPU memory: with {device.model} the engines need {_mib(device.device_peak_bytes)}; free are"
-                f" {_mib(free_bytes)}: {_mib(device.device_peak_bytes - free_bytes)} are missing"
+                f"GPU memory: with {device.model} the engines need {mib(device.device_peak_bytes)}; free are"
+                f" {mib(free_bytes)}: {mib(device.device_peak_bytes - free_bytes)} are missing"
             )
         return tuple(found)
 
@@ -113,38 +113,39 @@ def restart_shortage(entry: EngineCacheEntry, available: AvailableMemory) -> str
     found: list[str] = []
     if step.peak_bytes > available.host_bytes:
         found.append(
-            f"memory: loading {entry.model} again needs {_mib(step.peak_bytes)} (file buffer {_mib(step.buffer_bytes)},"
-            f" engine {_mib(step.load_bytes)}, runs {_mib(step.run_bytes)}{estimated}); available are"
-            f" {_mib(available.host_bytes)}: {_mib(step.peak_bytes - available.host_bytes)} are missing"
+            f"memory: loading {entry.model} again needs {mib(step.peak_bytes)} (file buffer {mib(step.buffer_bytes)},"
+            f" engine {mib(step.load_bytes)}, runs {mib(step.run_bytes)}{estimated}); available are"
+            f" {mib(available.host_bytes)}: {mib(step.peak_bytes - available.host_bytes)} are missing"
         )
     if available.device_bytes is not None and step.device_peak_bytes > available.device_bytes:
         found.append(
-            f"GPU memory: loading {entry.model} again needs {_mib(step.device_peak_bytes)} (engine"
-            f" {_mib(step.device_load_bytes)}, runs {_mib(step.device_run_bytes)}{estimated}); free are"
-            f" {_mib(available.device_bytes)}: {_mib(step.device_peak_bytes - available.device_bytes)} are missing"
+            f"GPU memory: loading {entry.model} again needs {mib(step.device_peak_bytes)} (engine"
+            f" {mib(step.device_load_bytes)}, runs {mib(step.device_run_bytes)}{estimated}); free are"
+            f" {mib(available.device_bytes)}: {mib(step.device_peak_bytes - available.device_bytes)} are missing"
         )
     return "; ".join(found)
 
 
 def unreturned_bytes(
     entry: EngineCacheEntry,
-    before_load: AvailableMemory,
+    before_release: AvailableMemory,
     after_release: AvailableMemory,
     *,
     tolerance_bytes: int = UNRETURNED_TOLERANCE_BYTES,
 ) -> int:
-    """Pure. How much of an engine's memory has not come back since it was loaded; 0 within the tolerance.
+    """Pure. How much of an engine's memory did not come back when it was released; 0 within the tolerance.
 
-    At most what the engine itself takes: what is missing beyond that, somebody else has. 0 of an engine that nobody
-    measured. On a discrete GPU the larger of both memories' losses.
+    0 of an engine that nobody measured. On a discrete GPU the larger of both memories' losses. What somebody else took
+    or gave back at the same moment is in it, which the tolerance is for.
     """
     if entry.memory is None:
         return 0
     use = entry.memory
-    lost = [min(before_load.host_bytes - after_release.host_bytes, use.load_bytes + use.run_bytes)]
-    if before_load.device_bytes is not None and after_release.device_bytes is not None:
-        taken = use.device_load_bytes + use.device_run_bytes
-        lost.append(min(before_load.device_bytes - after_release.device_bytes, taken))
+    returned = max(0, after_release.host_bytes - before_release.host_bytes)
+    lost = [use.load_bytes + use.run_bytes - returned]
+    if before_release.device_bytes is not None and after_release.device_bytes is not None:
+        returned = max(0, after_release.device_bytes - before_release.device_bytes)
+        lost.append(use.device_load_bytes + use.device_run_bytes - returned)
     worst = max(lost)
     return worst if worst > tolerance_bytes else 0
 
@@ -154,9 +155,9 @@ def refuse_if_short(budget: MemoryBudget) -> None:
     if not budget.shortages:
         return
     table = ", ".join(
-        f"{step.model} {'estimated ' if step.estimated else ''}{_mib(step.load_bytes + step.run_bytes)}"
-        + (f" and {_mib(device)} of the GPU" if (device := step.device_load_bytes + step.device_run_bytes) else "")
-        + f" beside a file buffer of {_mib(step.buffer_bytes)}"
+        f"{step.model} {'estimated ' if step.estimated else ''}{mib(step.load_bytes + step.run_bytes)}"
+        + (f" and {mib(device)} of the GPU" if (device := step.device_load_bytes + step.device_run_bytes) else "")
+        + f" beside a file buffer of {mib(step.buffer_bytes)}"
         for step in budget.steps
     )
     raise TakeoffRefusedError(
@@ -173,6 +174,6 @@ def _estimate(file_bytes: int, *, on_device: bool) -> MemoryUse:
     )
 
 
-def _mib(amount_bytes: int) -> str:
-    """Rounded up: 0 MiB are missing only where nothing is."""
+def mib(amount_bytes: int) -> str:
+    """An amount for a text. Rounded up: 0 MiB are missing only where nothing is."""
     return f"{-(-amount_bytes // MIB)} MiB"

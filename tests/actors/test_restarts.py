@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import pytest
+from loguru import logger
 
 from actors import RestartPolicy
 from actors.stepped import SteppedWorld, stepped
 from messages import (
     NS_PER_MS,
     NS_PER_S,
+    DeviceFaultError,
     EngineDeserializeError,
     EngineDied,
     EngineLoaded,
@@ -25,9 +28,10 @@ from messages import (
     Outcome,
     OutOfMemoryError,
 )
-from runtimes import FakeRuntime, fails_to_load, raises, returns, takes_ms
+from runtimes import EngineHandle, FakeRuntime, fails_to_load, raises, returns, takes_ms
 from runtimes.available_memory import AvailableMemory
 from runtimes.fake_steps import Step, loads
+from runtimes.measurements import MemoryUse
 
 IMAGE = {"image": np.ones(4, np.float32)}
 OTHER = {"image": np.ones(5, np.float32)}
@@ -46,6 +50,17 @@ POLICY = RestartPolicy(
 def fly(*steps: Step, policy: RestartPolicy = POLICY, **options: object) -> tuple[FakeRuntime, SteppedWorld]:
     fake = FakeRuntime({"vpr": steps, "match": FINE})
     return fake, stepped(fake, policy=policy, **options)  # type: ignore[arg-type]
+
+
+class Measured(FakeRuntime):
+    """Engines that provisioning has measured."""
+
+    def __init__(self, scripts: Mapping[str, Step | Sequence[Step]], *, load_mb: int) -> None:
+        super().__init__(scripts)
+        use = MemoryUse(load_bytes=load_mb * 1024**2, run_bytes=0)
+        self._in_memory = {
+            model: msgspec.structs.replace(entry, memory=use) for model, entry in super().entries().items()
+        }
 
 
 def ask(
@@ -255,7 +270,7 @@ def memory(*figures_mb: int) -> Iterator[AvailableMemory]:
 
 
 def test_an_engine_is_not_loaded_again_before_its_memory_came_back() -> None:
-    found = memory(0, 1024)
+    found = memory(1024, 1024, 0, 1024)  # around the release, then before each load
     fake, world = fly(FAULT, FAULT, FINE, available_memory=lambda: next(found))
     with world:
         ask(world)
@@ -353,3 +368,39 @@ def test_an_engine_that_dies_of_everything_blames_no_consumer() -> None:
             assert reason(ask(world)) == "inference_error"
             world.advance_ms(1000)
         assert reason(ask(world)) == "completed"
+
+
+# What a release leaves behind.
+
+
+@pytest.mark.parametrize(("found_mb", "said"), [((100, 300), False), ((100, 150), True)])
+def test_memory_that_a_dead_engine_does_not_give_back_is_said(found_mb: tuple[int, int], said: bool) -> None:
+    fake = Measured({"vpr": [raises(ValueError("a bug")), FINE]}, load_mb=200)
+    found = memory(*found_mb, 4096)
+    lines: list[str] = []
+    handler = logger.add(lambda line: lines.append(str(line)), format="{message}", level="WARNING")
+    try:
+        with stepped(fake, policy=POLICY, available_memory=lambda: next(found)) as world:
+            ask(world)
+            world.advance_ms(1000)
+            assert reason(ask(world)) == "completed"
+    finally:
+        logger.remove(handler)
+    assert ("C7 memory did not come back; backbone=vpr; missing=150 MiB\n" in lines) == said
+
+
+class GoneAtRelease(FakeRuntime):
+    """The device is gone when the engine is to be freed."""
+
+    def release_engine(self, handle: EngineHandle) -> None:
+        super().release_engine(handle)
+        raise DeviceFaultError("CUDA error 719")
+
+
+def test_a_device_that_is_found_gone_while_a_dead_engine_is_freed_asks_for_a_new_process() -> None:
+    fake = GoneAtRelease({"vpr": raises(ValueError("a bug")), "match": FINE})
+    with stepped(fake, policy=POLICY) as world:
+        assert reason(ask(world)) == "inference_error"
+        world.run_until_idle()
+        assert world.supervision.restart_needed
+        assert reason(ask(world, "match")) == "engine_unavailable"
