@@ -76,3 +76,22 @@ def test_runs_never_overlap_and_none_is_lost_under_contention() -> None:
     for thread in threads:
         thread.join(30)
     assert (overlaps, entered) == (0, 1200)
+
+
+def test_a_fenced_device_is_entered_by_nobody_and_who_waits_is_sent_away_at_once() -> None:
+    clock = MonotonicClock()
+    gate = DeviceGate(clock)
+    far_ns = clock.monotonic_ns() + 60 * NS_PER_S
+    gate.enter(0, far_ns)
+    entered: list[bool] = []
+    waits = threading.Thread(target=lambda: entered.append(gate.enter(1, far_ns)), daemon=True)
+    waits.start()
+    while not gate._waiters:  # the waiter is queued before its thread blocks
+        waits.join(0.001)
+    gate.fence("vpr hangs")
+    waits.join(10)
+    assert entered == [False]
+    gate.leave()
+    assert not gate.enter(0, far_ns), "though it is free"
+    gate.fence("another reason")
+    assert gate.fenced == "vpr hangs"

@@ -229,3 +229,11 @@ def test_an_observer_that_fails_keeps_the_outcome_from_nobody(clock: VirtualCloc
     with pytest.raises(KeyboardInterrupt):
         pending.cancel()
     assert told == [pending.result()]
+
+
+def test_a_listener_that_comes_while_the_outcome_is_announced_is_told_once(clock: VirtualClock, ledger: Ledger) -> None:
+    told: list[Outcome] = []
+    pending = admitted(request(clock), ledger, clock)
+    ledger.observe = lambda _outcome: pending.listen(told.append)
+    pending.cancel()
+    assert told == [pending.result()]

@@ -177,8 +177,7 @@ def test_an_idle_mailbox_lets_its_actor_forget_the_last_letter_once() -> None:
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     mailbox.put(SimpleNamespace(message="news", reply_to=None))
-    while len(got) < 2:
-        threading.Event().wait(0.001)
+    assert eventually(lambda: len(got) == 2)
     mailbox.put(SimpleNamespace(message="stop", reply_to=None))
     reader.join(WAIT_S)
     assert got[0] == "news"

@@ -280,3 +280,44 @@ def test_a_result_that_comes_past_its_deadline_is_nobodys_and_its_run_is_counted
         statistics = world.statistics()["vpr"]
         assert (statistics.tally.completed, statistics.tally.rejected) == (0, {"expired": 2})
         assert (statistics.run.count, statistics.run.max_ns) == (2, 40 * NS_PER_MS)
+
+
+@in_any_order
+def test_a_device_that_comes_free_at_the_deadline_itself_is_not_used(seed: int) -> None:
+    fake = FakeRuntime({"refiner": run_of_ms(200), "vpr": run_of_ms(5)})
+    with stepped(fake, seed=seed) as world:
+        submit(world, "refiner", "c3")
+        world.run_until_idle()
+        pending = submit(world, "vpr", "c2", 200)
+        world.advance_ms(1000)
+        assert reason(pending.result()) == "expired"
+        assert [call.model for call in fake.calls] == ["refiner"]
+
+
+@in_any_order
+def test_a_request_that_is_given_up_while_it_waits_for_the_device_is_not_run(seed: int) -> None:
+    fake = FakeRuntime({"refiner": run_of_ms(50), "vpr": run_of_ms(5)})
+    with stepped(fake, seed=seed) as world:
+        submit(world, "refiner", "c3")
+        world.run_until_idle()
+        pending = submit(world, "vpr", "c2")
+        world.run_until_idle()
+        pending.cancel()
+        world.advance_ms(1000)
+        assert [call.model for call in fake.calls] == ["refiner"]
+
+
+@in_any_order
+def test_a_request_that_was_given_up_in_the_queue_never_asks_for_the_device(seed: int) -> None:
+    """It would ask with its own deadline, and hold up the request behind it that is due before everybody else's."""
+    fake = FakeRuntime({name: run_of_ms(10) for name in ("vpr", "matcher", "refiner")})
+    with stepped(fake, seed=seed) as world:
+        submit(world, "vpr", "c2")
+        world.run_until_idle()
+        for model, within_ms in (("matcher", 700), ("refiner", 800)):
+            submit(world, model, "c3", within_ms)
+        given_up = submit(world, "vpr", "c2", 900)
+        submit(world, "vpr", "c2", 300)
+        given_up.cancel()
+        world.advance_ms(100)
+        assert [call.model for call in fake.calls] == ["vpr", "matcher", "vpr", "refiner"]
