@@ -109,6 +109,7 @@ class EngineActor(SupervisedActor):
         except BaseException as error:
             if REMEDIES[classify_fault(error)].scope == "process":
                 self._condemn(error)
+                cause = cause or describe_error(error)  # one that was told to stop has none, and ends of this
             raise
         finally:
             self.mailbox.running_since_ns = None
