@@ -172,7 +172,10 @@ class EngineActor(SupervisedActor):
         if may_keep and isinstance(self._runtime, SuspendsEngines):
             try:
                 self._runtime.suspend_engine(handle)
-            except Exception as error:  # noqa: BLE001  # then it is read and verified again, like any other
+            except Exception as error:
+                if REMEDIES[classify_fault(error)].scope == "process":
+                    raise
+                # It is read and verified again, like any other.
                 logger.error("C7 engine not suspended; backbone={}; {}", self._spec.model, describe_error(error))
             else:
                 if shelf.put(Kept(handle, self._answers)):
@@ -238,8 +241,8 @@ class EngineActor(SupervisedActor):
         self._faults_in_a_row[fault] += 1
         scope = scope_of(fault, self._faults_in_a_row[fault])
         self._around.count_fault(request.model, fault)
-        if scope == "process":  # before the device is left: no other engine begins on it
-            self._gate.fence(f"{request.model}: {detail}")
+        if scope == "process":  # before anybody is told, and before the device is left
+            self._condemn(error)
         pending.reject(REMEDIES[fault].reason, detail)
         if fault == "out_of_memory":
             logger.error("C7 OOM during infer; backbone={}; frame={}", request.model, request.frame_id)

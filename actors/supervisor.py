@@ -271,11 +271,10 @@ class RuntimeSupervisor(SupervisedActor):
                     self._readiness.awaited_again(model)
 
     def _give_up_process(self, fault: FaultClass, detail: str) -> None:
-        """No engine of this process answers again: say so everywhere, and to whoever can start another process."""
+        """No engine answers again on a device that is fenced: say so, also to whoever can start another process."""
         if self._given_up:
             return
         self._given_up = True
-        self._around.gate.fence(detail)
         for slot in self._slots.values():
             slot.cancel_overdue()
             slot.shelf.close()  # what still dies frees its engine on its own thread

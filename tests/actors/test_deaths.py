@@ -83,9 +83,11 @@ def reason(outcome: Outcome) -> str:
 @pytest.mark.parametrize("fault", [InferenceError("cudaFree"), SystemExit(3)], ids=lambda e: type(e).__name__)
 def test_an_engine_that_cannot_be_released_still_reports_its_death_and_comes_back(fault: BaseException) -> None:
     log = Log()
-    fake = Watched({"vpr": [raises(InferenceError("716")), returns(RESULT)]}, release_fails_with=fault)
+    bug = raises(ValueError("after which an engine is released and not kept"))
+    fake = Watched({"vpr": [bug, returns(RESULT)]}, release_fails_with=fault)
     with supervise(fake, fake.entries(), record=log, policy=QUICK) as c7:
         assert reason(ask(c7)) == "inference_error"
+        assert fake.released.acquire(timeout=WAIT_S)
         log.wait_for(EngineLoaded, 2)
         assert isinstance(ask(c7), InferCompleted)
         assert c7.is_alive(), "a fault in one engine's end stops no other actor"

@@ -333,3 +333,17 @@ def test_a_load_that_was_given_up_and_then_finds_the_device_gone_asks_for_a_new_
         world.advance_ms(3000)
         assert "CUDA error 719" in world.supervision.restart_needed
         assert reason(ask(world, "match")) == "engine_unavailable"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_run_begins_between_a_fault_of_the_device_and_its_report(seed: int) -> None:
+    gone = takes_ms(10, raises(DeviceFaultError("CUDA error 719")))
+    fake = FakeRuntime({"vpr": gone, "match": FINE})
+    with stepped(fake, seed=seed) as world:
+        world.client.submit("vpr", IMAGE, within_ms=300)
+        world.run_until_idle()
+        waits = world.client.submit("match", IMAGE, within_ms=300)
+        world.advance_ms(100)
+        assert waits.done
+        assert reason(waits.result()) == "engine_unavailable"
+        assert [call.model for call in fake.calls] == ["vpr"]

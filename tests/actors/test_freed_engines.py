@@ -74,3 +74,19 @@ def test_a_device_that_is_found_gone_while_an_engine_lets_go_of_a_lost_context_a
         world.advance_ms(500)
         assert world.supervision.restart_needed == "CUDA error 719"
         assert fake.loads("vpr") == 1, "nothing is loaded into a device that is gone"
+
+
+class GoneAtSuspend(FakeRuntime):
+    """The device is gone when an engine is to be kept; to free it says nothing of that."""
+
+    def suspend_engine(self, handle: EngineHandle) -> None:
+        raise DeviceFaultError("CUDA error 719")
+
+
+def test_a_device_that_is_found_gone_while_an_engine_is_kept_asks_for_a_new_process() -> None:
+    fake = GoneAtSuspend({"vpr": [CRASH, FINE], "match": FINE})
+    with stepped(fake) as world:
+        world.client.infer("vpr", IMAGE, within_ms=300)
+        world.advance_ms(500)
+        assert world.supervision.restart_needed
+        assert fake.loads("vpr") == 1

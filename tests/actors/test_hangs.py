@@ -87,6 +87,7 @@ def test_no_second_engine_touches_the_device_of_one_that_hangs() -> None:
         world.run_until_idle()
         waits = world.client.submit("match", IMAGE, within_ms=10_000)
         world.advance_ms(LIMIT_MS + TICK_MS)
+        assert waits.done, "who waited for the device is sent away at once"
         assert reason(waits.result()) == "engine_unavailable"
         assert reason(ask(world, "match")) == "engine_unavailable"
         assert world.statistics()["match"].tally.completed == 0

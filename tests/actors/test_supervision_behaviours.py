@@ -321,3 +321,13 @@ def test_a_request_that_was_given_up_in_the_queue_never_asks_for_the_device(seed
         given_up.cancel()
         world.advance_ms(100)
         assert [call.model for call in fake.calls] == ["vpr", "matcher", "vpr", "refiner"]
+
+
+def test_after_the_supervisors_death_an_engine_that_was_down_is_no_longer_said_to_come_back() -> None:
+    with stepped(FakeRuntime({"vpr": [raises(InferenceError("716")), run_of_ms(5)]})) as world:
+        world.client.infer("vpr", IMAGE, within_ms=100)
+        world.run_until_idle()
+        assert detail(world.client.infer("vpr", IMAGE, within_ms=100)) == "716"
+        world.supervision.actor_ref.tell("nonsense")
+        world.run_until_idle()
+        assert reason(world.client.infer("vpr", IMAGE, within_ms=100)) == "shutting_down"
