@@ -1,0 +1,15 @@
+"""All guards, in the order of the guarantees."""
+
+from __future__ import annotations
+
+from tests.guards import consumers, ends, faults, hangs, outcomes, queues, starts
+
+GUARDS = (
+    *outcomes.GUARDS,
+    *queues.GUARDS,
+    *consumers.GUARDS,
+    *faults.GUARDS,
+    *starts.GUARDS,
+    *hangs.GUARDS,
+    *ends.GUARDS,
+)
