@@ -47,7 +47,9 @@ class EngineActor(SupervisedActor):
     ) -> None:
         super().__init__(mailbox)
         self._spec = spec
+        self._priority = spec.priority
         self._launch = launch
+        self._generation = launch.generation
         self._around = around
         self._runtime = around.runtime
         self._gate = around.gate
@@ -65,7 +67,7 @@ class EngineActor(SupervisedActor):
         self._handle, self._answers = self._load(self._spec.entry)
         self._test(self._handle, started_ns + self._around.load_timeout_ns)
         self._serves = True
-        self._around.report(EngineLoaded(self._spec.model, self._launch.generation, self._now_ns() - started_ns))
+        self._around.report(EngineLoaded(self._spec.model, self._generation, self._now_ns() - started_ns))
 
     def handle(self, message: Any) -> None:
         if message is not WORK_AVAILABLE:
@@ -73,14 +75,14 @@ class EngineActor(SupervisedActor):
         pending = self.mailbox.take()
         if pending is None:
             return
-        if pending.done:  # given up while it waited: nothing to wait for the device for
+        if pending.outcome is not None:  # given up while it waited: nothing to wait for the device for
             self.mailbox.finish()
             return
         if self._now_ns() >= pending.deadline_ns:
             pending.reject("expired", "the deadline passed in the queue")
             self.mailbox.finish()
             return
-        if self._gate.enter(self._spec.priority, pending.deadline_ns):
+        if self._gate.enter(self._priority, pending.deadline_ns):
             try:
                 self._serve(pending)
             finally:
@@ -114,7 +116,7 @@ class EngineActor(SupervisedActor):
         finally:
             self.mailbox.running_since_ns = None
             fact = EngineDied if self._serves else EngineLoadFailed
-            self._around.report(EngineEnded(fact(self._spec.model, self._launch.generation, cause, self._fault)))
+            self._around.report(EngineEnded(fact(self._spec.model, self._generation, cause, self._fault)))
 
     # Loading
 
@@ -123,7 +125,7 @@ class EngineActor(SupervisedActor):
         kept = self._launch.kept
         if kept is not None and isinstance(self._runtime, SuspendsEngines):
             return self._runtime.resume_engine(kept.handle), kept.answers
-        available = self._available_memory() if self._launch.generation > 1 else None
+        available = self._available_memory() if self._generation > 1 else None
         shortage = "" if available is None else restart_shortage(entry, available)
         if shortage:
             raise OutOfMemoryError(f"{entry.model} is not loaded again: {shortage}")
@@ -144,7 +146,7 @@ class EngineActor(SupervisedActor):
         """One run like any other, through the gate: an engine in flight may be at work. Raises SelfTestError."""
         if self._answers is None:
             return
-        if not self._gate.enter(self._spec.priority, deadline_ns):
+        if not self._gate.enter(self._priority, deadline_ns):
             busy = (
                 f"the device was busy until its load timeout of {self._around.load_timeout_ns / NS_PER_S:g} s was over"
             )
@@ -224,14 +226,14 @@ class EngineActor(SupervisedActor):
             return
         pending.settle(
             InferCompleted(
-                model=request.model,
-                consumer=request.consumer,
-                frame_id=request.frame_id,
-                request_id=request.request_id,
-                outputs=outputs,
-                generation=self._launch.generation,
-                queued_ns=started_ns - pending.submitted_ns,
-                run_ns=ended_ns - started_ns,
+                request.model,
+                request.consumer,
+                request.frame_id,
+                request.request_id,
+                outputs,
+                self._generation,
+                started_ns - pending.submitted_ns,
+                ended_ns - started_ns,
             )
         )
 

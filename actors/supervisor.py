@@ -166,11 +166,10 @@ class RuntimeSupervisor(SupervisedActor):
         # Its thread may still be inside the library: a second load of the same engine would only join it there.
         detail = overdue_detail(self._around.load_timeout_ns / NS_PER_S)
         slot.turn_away("engine_unavailable", detail)  # should it still load, it is released again
-        self._say.not_loaded_in_time(EngineLoadFailed(slot.spec.model, generation, detail, "hang"))
+        if slot.state == "loading":  # of one that is stopping the end was said before
+            self._say.not_loaded_in_time(EngineLoadFailed(slot.spec.model, generation, detail, "hang"))
         self._quarantine(slot, Quarantine(detail, 0))
         self._load_next()
-
-    # Serving
 
     def _sweep(self) -> None:
         """On a tick, and not at each deadline: a timer for every request would cost every request."""
@@ -264,9 +263,10 @@ class RuntimeSupervisor(SupervisedActor):
         for model, slot in self._slots.items():
             slot.forget_kept(self._around.runtime)
             if slot.state in {"loading", "serving"}:
+                fact = EngineDied if slot.state == "serving" else EngineLoadFailed
                 slot.turn_away("engine_unavailable", detail)
                 slot.state = "stopping"
-                self._say.ended(EngineDied(model, slot.generation, detail, "context_fault"))
+                self._say.ended(fact(model, slot.generation, detail, "context_fault"))
                 if not self._all_loaded:
                     self._readiness.awaited_again(model)
 
