@@ -122,6 +122,8 @@ class EngineActor(SupervisedActor):
 
     def _load(self, entry: EngineCacheEntry) -> tuple[EngineHandle, bytes | None]:
         """From what the last start left, or from the store. Memory that did not come back is found before a load."""
+        for stale in self._launch.stale:
+            self._runtime.release_engine(stale.handle)
         kept = self._launch.kept
         if kept is not None and isinstance(self._runtime, SuspendsEngines):
             return self._runtime.resume_engine(kept.handle), kept.answers

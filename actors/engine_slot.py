@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import pykka
+from loguru import logger
 
 from actors.engine import EngineActor
 from actors.launch import EngineSpec, EngineSurroundings, Kept, KeptShelf, Launch
@@ -12,7 +13,7 @@ from actors.mailbox import Mailbox
 from actors.poison import PoisonWatch
 from actors.restart import CLEAN_RECORD
 from actors.timers import Cancel
-from messages import RejectReason
+from messages import RejectReason, describe_error
 from runtimes import InferenceRuntime
 
 SlotState = Literal["waiting", "loading", "serving", "stopping", "down", "quarantined", "hung"]
@@ -45,6 +46,7 @@ class EngineSlot:
         self.record = CLEAN_RECORD
         self.kept: Kept | None = None
         self.shelf = KeptShelf(is_open=False)
+        self._stale: tuple[Kept, ...] = ()
         self.cancel_overdue: Cancel = _nothing_due
         self._poison = PoisonWatch()
 
@@ -54,8 +56,9 @@ class EngineSlot:
         self.mailbox = Mailbox(scheduling=around.scheduling)
         self.state = "loading"
         kept, self.kept = self.kept, None
+        stale, self._stale = self._stale, ()
         self.shelf = KeptShelf(is_open=may_keep)
-        launch = Launch(self.generation, kept, self.shelf)
+        launch = Launch(self.generation, kept, self.shelf, stale)
         self.ref = EngineActor.start(self.spec, launch, around, self.mailbox, self._poison)
 
     def turn_away(self, reason: RejectReason, detail: str) -> None:
@@ -67,12 +70,23 @@ class EngineSlot:
         if self.ref is not None:
             self.ref.stop(block=False)
 
-    def forget_kept(self, runtime: InferenceRuntime) -> None:
-        """The next start reads and verifies everything anew, also where this one has not ended yet."""
-        for kept in (self.kept, self.shelf.close()):
-            if kept is not None:
-                runtime.release_engine(kept.handle)
+    def forget_kept(self) -> None:
+        """The next start reads and verifies everything anew, also where this one has not ended yet.
+
+        It frees what was kept: on its own thread, because that may fail or hang like any other call of a runtime.
+        """
+        self._stale += tuple(kept for kept in (self.kept, self.shelf.close()) if kept is not None)
         self.kept = None
+
+    def free_kept(self, runtime: InferenceRuntime) -> None:
+        """Where no start follows. What cannot be freed is logged."""
+        self.forget_kept()
+        stale, self._stale = self._stale, ()
+        for kept in stale:
+            try:
+                runtime.release_engine(kept.handle)
+            except Exception as error:  # noqa: BLE001, PERF203  # the others are freed all the same
+                logger.error("C7 engine not freed; backbone={}; {}", self.spec.model, describe_error(error))
 
     @property
     def precision(self) -> str:

@@ -74,11 +74,15 @@ class KeptShelf:
 
 
 class Launch(NamedTuple):
-    """One start of an engine. `shelf` is open where, should it die, what it verified is not suspect yet."""
+    """One start of an engine. `shelf` is open where, should it die, what it verified is not suspect yet.
+
+    `stale` is what was kept and nothing may begin from any more: this start frees it before it loads.
+    """
 
     generation: int
     kept: Kept | None = None
     shelf: KeptShelf = KeptShelf(is_open=False)  # a closed one stays closed
+    stale: tuple[Kept, ...] = ()
 
 
 class EngineEnded(NamedTuple):

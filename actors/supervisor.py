@@ -126,10 +126,10 @@ class RuntimeSupervisor(SupervisedActor):
             if slot.ref is not None and not await_end(slot.ref, left_s):
                 logger.error("C7 engine did not stop within {} s; backbone={}; left behind", STOP_TIMEOUT_S, model)
             slot.mailbox.abandon("shutting_down", cause)
-            if not self._given_up:
-                slot.forget_kept(self._around.runtime)
         if cause:
             self._need_restart(f"the supervisor died: {cause}")
+        for slot in () if self._given_up else self._slots.values():
+            slot.free_kept(self._around.runtime)
 
     # Loading
 
@@ -261,7 +261,7 @@ class RuntimeSupervisor(SupervisedActor):
         """Stop every other engine of the device. They load again, by priority, once all of them have let go of it."""
         detail = f"the device's context was lost with {lost_with}"
         for model, slot in self._slots.items():
-            slot.forget_kept(self._around.runtime)
+            slot.forget_kept()
             if slot.state in {"loading", "serving"}:
                 fact = EngineDied if slot.state == "serving" else EngineLoadFailed
                 slot.turn_away("engine_unavailable", detail)

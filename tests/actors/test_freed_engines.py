@@ -5,8 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from actors import RestartPolicy
 from actors.stepped import stepped
-from messages import DeviceContextError, DeviceFaultError, InferCompleted, InferenceError
+from messages import (
+    NS_PER_MS,
+    NS_PER_S,
+    DeviceContextError,
+    DeviceFaultError,
+    InferCompleted,
+    InferenceError,
+    InferRejected,
+)
 from runtimes import EngineHandle, FakeRuntime, raises, returns, takes_ms
 from runtimes.fake_steps import hangs
 
@@ -90,3 +99,53 @@ def test_a_device_that_is_found_gone_while_an_engine_is_kept_asks_for_a_new_proc
         world.advance_ms(500)
         assert world.supervision.restart_needed
         assert fake.loads("vpr") == 1
+
+
+class AwkwardToFree(FakeRuntime):
+    """What was kept of vpr cannot be freed, or only by a call that does not return."""
+
+    def __init__(self, *, hangs: bool) -> None:
+        lost = raises(DeviceContextError("the context is lost"))
+        super().__init__({"vpr": [CRASH, FINE], "match": [lost, FINE]})
+        self.hangs = hangs
+        self.kept = True
+
+    def release_engine(self, handle: EngineHandle) -> None:
+        awkward = handle.entry.model == "vpr" and self.kept
+        if awkward and self.hangs:
+            self.stage.hang()
+        super().release_engine(handle)
+        if awkward:
+            self.kept = False
+            raise InferenceError("cudaFree")
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_the_supervisor_never_frees_what_an_engine_kept_and_nobody_else_waits_for_it(hangs: bool) -> None:
+    fake = AwkwardToFree(hangs=hangs)
+    policy = RestartPolicy(first_delay_ns=100 * NS_PER_MS, jitter_share=0.0)
+    with stepped(fake, policy=policy, load_timeout_s=2.0) as world:
+        world.client.infer("vpr", IMAGE, within_ms=300)
+        world.advance_ms(50)
+        world.client.infer("match", IMAGE, within_ms=300)
+        world.advance_ms(3000)
+        assert world.supervision.is_alive()
+        assert isinstance(world.client.infer("match", IMAGE, within_ms=300), InferCompleted)
+        outcome = world.client.infer("vpr", IMAGE, within_ms=300)
+        assert isinstance(outcome, InferRejected if hangs else InferCompleted)
+        assert not world.supervision.restart_needed
+        assert sorted(fake.loaded) == ["match", "vpr"], "what hangs is there still; otherwise it is the new one"
+
+
+def test_what_was_kept_and_cannot_be_freed_at_the_end_keeps_nobody_elses_memory() -> None:
+    class FailsToFree(FakeRuntime):
+        def release_engine(self, handle: EngineHandle) -> None:
+            super().release_engine(handle)
+            raise InferenceError("cudaFree")
+
+    fake = FailsToFree({"vpr": [CRASH, FINE], "match": [CRASH, FINE], "refiner": FINE})
+    with stepped(fake, policy=RestartPolicy(first_delay_ns=3600 * NS_PER_S, max_delay_ns=3600 * NS_PER_S)) as world:
+        for model in ("vpr", "match"):
+            world.client.infer(model, IMAGE, within_ms=300)
+        world.run_until_idle()
+    assert fake.loaded == ()

@@ -61,7 +61,7 @@ GUARDS = (
         14,
         "a-self-test-is-a-run",
         "actors/engine.py",
-        "        if not self._gate.enter(self._spec.priority, deadline_ns):",
+        "        if not self._gate.enter(self._priority, deadline_ns):",
         "        if deadline_ns < 0:",
         ("actors/test_self_test.py::test_the_self_test_waits_for_the_device_like_any_run",),
     ),

@@ -76,6 +76,16 @@ GUARDS = (
     ),
     Guard(
         19,
+        "the-stale-is-freed-before-a-load",
+        "actors/engine.py",
+        "            self._runtime.release_engine(stale.handle)\n",
+        "            pass\n",
+        (
+            "actors/test_freed_engines.py::test_the_supervisor_never_frees_what_an_engine_kept_and_nobody_else_waits_for_it",
+        ),
+    ),
+    Guard(
+        19,
         "the-suspect-is-read-again",
         "actors/engine.py",
         "shelf.is_open and REMEDIES[self._fault].keeps_module",
@@ -138,7 +148,7 @@ GUARDS = (
         21,
         "what-was-kept-goes-with-it",
         "actors/supervisor.py",
-        '            slot.forget_kept(self._around.runtime)\n            if slot.state in {"loading", "serving"}:',
+        '            slot.forget_kept()\n            if slot.state in {"loading", "serving"}:',
         '            if slot.state in {"loading", "serving"}:',
         (
             "actors/test_freed_engines.py::"
