@@ -64,7 +64,8 @@ class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     What died more often is quarantined, and tried once more after `probation_after_ns`, doubled with each quarantine up
     to `max_probation_after_ns`; 0 for never. An engine that dies within `window_ns` of that trial is quarantined again;
-    one that outlives it has a clean record. Raises ValueError for a share that is not between 0 and 1.
+    one that outlives it has a clean record. Raises ValueError for a count or a duration that is not a whole number of 0
+    or more, a window of 0, and a share that is not between 0 and 1.
     """
 
     max_restarts: int = 5
@@ -76,7 +77,12 @@ class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
     max_probation_after_ns: int = 960 * NS_PER_S
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.jitter_share <= 1.0:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            least = int(name == "window_ns")
+            if name != "jitter_share" and (not isinstance(value, int) or value < least):
+                raise ValueError(f"{name} must be a whole number of {least} or more, got {value!r}")
+        if not isinstance(self.jitter_share, int | float) or not 0.0 <= self.jitter_share <= 1.0:
             raise ValueError(f"jitter_share must be between 0 and 1, got {self.jitter_share!r}")
 
 

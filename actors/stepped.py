@@ -155,6 +155,8 @@ def stepped(
 
     Raises as `supervise` does, and ValueError where `engines` is left out for a runtime that has no scripts.
     """
+    if isinstance(thermal, str):
+        raise TypeError(f"thermal: expected the Path of a trace, a source or None, found the text {thermal!r}")
     clock = clock or VirtualClock()
     scheduling = SteppedScheduling(clock, seed)
     messages: deque[Message] = deque(maxlen=MESSAGES_KEPT)

@@ -23,7 +23,8 @@ from actors.routes import Routes
 from actors.scheduling import THREADS, Scheduling
 from actors.supervised import await_end
 from actors.supervisor import STOP_TIMEOUT_S, Mode, RuntimeSupervisor, overdue_detail
-from actors.thermal import ThermalActor
+from actors.terms import check_terms
+from actors.thermal import ThermalActor, open_source
 from actors.thermal_feed import ThermalBroadcast
 from actors.timers import Timers, TimerThread
 from messages import (
@@ -34,12 +35,11 @@ from messages import (
     Message,
     MonotonicClock,
     TakeoffRefusedError,
-    TelemetryUnavailableError,
 )
 from runtimes import EngineCacheEntry, InferenceRuntime
 from runtimes.available_memory import AvailableMemory
 from runtimes.sign_off.self_test import SELF_TEST_TOLERANCE
-from telemetry import ThermalSnapshot, ThermalSource, open_thermal_source, stale_after_ns
+from telemetry import ThermalSnapshot, ThermalSource, stale_after_ns
 
 LOAD_TIMEOUT_S = 120.0
 GIVE_UP_ASKED_EVERY_S = 0.1
@@ -145,18 +145,18 @@ def supervise(
     priorities: Mapping[str, int] | None = None,
     self_test_tolerances: Mapping[str, float] | None = None,
     mode: Mode = "takeoff",
-    thermal: Literal["auto"] | ThermalSource | None = None,
-    snapshot: ThermalSnapshot | None = None,
-    period_s: float = 1.0,
     load_timeout_s: float = LOAD_TIMEOUT_S,
-    policy: RestartPolicy | None = None,
-    record: Callable[[Message], None] | None = None,
-    clock: Clock | None = None,
     give_up: Callable[[], str | None] | None = None,
     run_limit_ms: float = RUN_LIMIT_NS / NS_PER_MS,
     runs_at_once: int = 1,
+    policy: RestartPolicy | None = None,
     available_memory: Callable[[], AvailableMemory] | None = None,
     on_restart_needed: Callable[[str], None] | None = None,
+    record: Callable[[Message], None] | None = None,
+    thermal: Literal["auto"] | ThermalSource | None = None,
+    period_s: float = 1.0,
+    snapshot: ThermalSnapshot | None = None,
+    clock: Clock | None = None,
     stage: Stage = Stage(),  # noqa: B008  # a NamedTuple does not change
 ) -> Supervision:
     """Start one EngineActor per engine under a RuntimeSupervisor, most urgent first.
@@ -164,26 +164,42 @@ def supervise(
     In mode `takeoff` it returns when every engine is loaded, or stops them all and raises TakeoffRefusedError that
     names each one that is not, and why. In mode `recovery` it returns at once: engines answer as they come back.
 
-    An engine that has known answers is loaded once it has given them, after every restart too, each output within the
-    model's `self_test_tolerances`.
+    Engines, by model: `priorities`, 100 where none is given, a lower number is more urgent. An engine that has known
+    answers is loaded once it has given them, after every restart too, each output within its `self_test_tolerances`.
 
-    `load_timeout_s` is each engine's own: they load one after the other. While a takeoff waits, `give_up` is asked
-    ten times a second on the caller's thread; a text, the reason, ends it in TakeoffRefusedError at once.
+    Loads: `load_timeout_s` is each engine's own, because they load one after the other. While a takeoff waits,
+    `give_up` is asked ten times a second on the caller's thread; a text, the reason, ends it in TakeoffRefusedError.
 
-    A run that takes longer than `run_limit_ms` hangs: its device is fenced, every engine on it refuses, and
-    `on_restart_needed` is told, as after a fault that only a new process heals; it is called once, on an actor's
-    thread, and must not block. At most `runs_at_once` engines run on the device together. `available_memory` is read
-    before an engine is loaded again, so that memory that did not come back is found there.
+    Runs: at most `runs_at_once` engines run on the device together. A run that takes longer than `run_limit_ms` hangs:
+    its device is fenced, every engine on it refuses, and `on_restart_needed` is told why, as after a fault that only
+    a new process heals. It is called once, on an actor's thread, and must not block.
 
-    `thermal="auto"` reads the board's own sensors and flies without telemetry where it has none, with a warning.
+    Restarts: `policy` says how often and how soon, by default as `RestartPolicy()`. `available_memory` is read before
+    an engine is loaded again, so that memory that did not come back is found there; without it nobody looks.
+
     `record` sees every request, outcome and fact on the thread that caused it and must neither block nor raise.
-    Raises ValueError where there is no engine to supervise.
+
+    Heat: `thermal` is a source, read every `period_s`; "auto" reads the board's own sensors and flies without telemetry
+    where it has none, with a warning; without it there is no telemetry. `snapshot` is given where something else reads
+    the newest state too, such as the runtime.
+
+    `clock` and `stage` are for tests; `actors.stepped` brings its own. Raises ValueError or TypeError, before anything
+    starts, where one of these is nothing that can be flown: no engine, a limit of 0, a priority for a stranger.
     """
-    if not engines:
-        raise ValueError("supervise needs at least one engine; `engines` is empty")
+    priorities, self_test_tolerances = priorities or {}, self_test_tolerances or {}
+    policy = RestartPolicy() if policy is None else policy
+    check_terms(
+        engines,
+        mode=mode,
+        policy=policy,
+        runs_at_once=runs_at_once,
+        priorities=priorities,
+        self_test_tolerances=self_test_tolerances,
+        durations={"period_s": period_s, "load_timeout_s": load_timeout_s, "run_limit_ms": run_limit_ms},
+    )
     clock = clock or MonotonicClock()
     snapshot = snapshot or ThermalSnapshot(clock, stale_after_ns(period_s))
-    source = _open_source(thermal, clock)
+    source = open_source(thermal, clock)
     broadcast = ThermalBroadcast(stage.scheduling)
     ledger = Ledger(engines, record)
     routes = Routes(ledger, clock, stage.scheduling)
@@ -193,8 +209,8 @@ def supervise(
         EngineSpec(
             model=model,
             entry=entry,
-            priority=(priorities or {}).get(model, 100),
-            self_test_tolerance=(self_test_tolerances or {}).get(model, SELF_TEST_TOLERANCE),
+            priority=priorities.get(model, 100),
+            self_test_tolerance=self_test_tolerances.get(model, SELF_TEST_TOLERANCE),
             run_limit_ns=round(run_limit_ms * NS_PER_MS),
         )
         for model, entry in engines.items()
@@ -222,7 +238,7 @@ def supervise(
             timers,
             readiness,
             mode=mode,
-            policy=policy or RestartPolicy(),
+            policy=policy,
             record=_counted_and_recorded(ledger, record),
             need_restart=restart_need.say,
             chance=stage.chance,
@@ -266,16 +282,6 @@ def _await_takeoff(
     if reasons:
         lines = "; ".join(f"{model}: {reason}" for model, reason in sorted(reasons.items()))
         raise TakeoffRefusedError(f"takeoff refused, {len(reasons)} engine(s) not loaded: {lines}")
-
-
-def _open_source(thermal: Literal["auto"] | ThermalSource | None, clock: Clock) -> ThermalSource | None:
-    if thermal != "auto":
-        return thermal
-    try:
-        return open_thermal_source("auto", None, clock)
-    except TelemetryUnavailableError as error:
-        logger.warning("C7 telemetry unavailable; {}", error)
-        return None
 
 
 def _counted_and_recorded(ledger: Ledger, record: Callable[[Message], None] | None) -> Callable[[Message], None]:

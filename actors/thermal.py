@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from loguru import logger
 
@@ -33,11 +33,28 @@ from telemetry import (
     ThermalSource,
     ThrottleWatch,
     observe,
+    open_thermal_source,
     stale_after_ns,
 )
 
 PERIOD_NS = NS_PER_S
 """The specification's 1 Hz."""
+
+
+def open_source(thermal: Literal["auto"] | ThermalSource | None, clock: Clock) -> ThermalSource | None:
+    """The source that was asked for; None where none was, and, with a warning, for "auto" on a board without sensors.
+
+    Raises TypeError for what is no source.
+    """
+    if thermal != "auto":
+        if thermal is not None and not callable(getattr(thermal, "read", None)):
+            raise TypeError(f'thermal: expected "auto", None or a source with a read(), found {thermal!r}')
+        return thermal
+    try:
+        return open_thermal_source("auto", None, clock)
+    except TelemetryUnavailableError as error:
+        logger.warning("C7 telemetry unavailable; {}", error)
+        return None
 
 
 class Sample:

@@ -16,7 +16,7 @@ import pykka
 import pytest
 from loguru import logger
 
-import actors.supervision
+import actors.thermal
 from actors import Supervision, supervise
 from actors.ledger import UNKNOWN_MODEL
 from actors.supervised import await_end
@@ -110,7 +110,7 @@ def test_a_start_that_fails_halfway_leaves_nothing_running(step: str, monkeypatc
         raise OSError("halfway")
 
     if step == "source":
-        monkeypatch.setattr(actors.supervision, "open_thermal_source", fail)
+        monkeypatch.setattr(actors.thermal, "open_thermal_source", fail)
     else:
         monkeypatch.setattr(ThermalActor, "start", fail)
     before = set(threading.enumerate())
