@@ -22,8 +22,8 @@ import pytest
 from loguru import logger
 
 from actors import Supervision, supervise
-from actors.supervisor import SWEEP_PERIOD_NS
-from messages import NS_PER_MS, NS_PER_S, EngineDied, EngineLoadFailed, InferCompleted, Message
+from actors.supervisor import SWEEP_PERIOD_NS, overdue_detail
+from messages import NS_PER_MS, NS_PER_S, EngineDied, EngineQuarantined, InferCompleted, Message
 from runtimes import FakeRuntime
 from tests.actors.chaos import scripts
 from tests.actors.chaos.account import Account
@@ -78,7 +78,7 @@ class Witness:
             self._contexts_lost += 1
             if self._contexts_lost == CONTEXTS_LOST:
                 self.ended.set()
-        elif isinstance(message, EngineLoadFailed) and message.fault == "hang":
+        elif isinstance(message, EngineQuarantined) and message.detail == overdue_detail(LOAD_TIMEOUT_S):
             self.ended.set()
 
 
@@ -143,11 +143,11 @@ def live(ending: Ending, seed: str) -> Life:
 
 
 def last_run(ending: Ending, witness: Witness, doom: Doom) -> int:
-    """How many runs may have begun in all."""
-    if not doom.came.is_set():
-        return witness.runs
-    # Where a load finds the device gone, another engine may have been let in just before and not have begun yet.
-    return doom.runs + (ending == "the device is gone in a load")
+    """How many runs may have begun in all. One more where the one who fenced the device did not hold it: somebody may
+    have been let in just before, and not have begun yet.
+    """
+    began = doom.runs if doom.came.is_set() else witness.runs
+    return began + (ending in {"the device is gone in a load", "an engine never lets go of its device"})
 
 
 def bring_about(ending: Ending, c7: Supervision, account: Account, witness: Witness, doom: Doom) -> None:

@@ -41,13 +41,19 @@ class Account:
         self.late_to_listeners = 0
         self.run_ns = 0
         """Of all runs that were answered."""
-        self.latest_result_ns = 0
+        self.latest_result_waited_ns = 0
+        self.latest_result_heard_ns = 0
         self.latest_word_ns = 0
         self.latest_unwaited_ns = 0
 
     @property
     def total(self) -> int:
         return sum(self.asked.values())
+
+    @property
+    def own_bytes(self) -> int:
+        """What it keeps, which grows with the requests."""
+        return len(self._times_told)
 
     def ask(self, model: str, *, send: bool = False) -> None:
         with self._lock:
@@ -103,10 +109,12 @@ class Account:
 
     def _time(self, outcome: Outcome, after_deadline_ns: int, *, waiter: bool) -> None:
         with self._lock:
-            if isinstance(outcome, InferCompleted):
-                self.late_to_waiters += waiter and after_deadline_ns > 0
-                self.late_to_listeners += not waiter and after_deadline_ns > 0
-                self.latest_result_ns = max(self.latest_result_ns, after_deadline_ns)
+            if isinstance(outcome, InferCompleted) and waiter:
+                self.late_to_waiters += after_deadline_ns > 0
+                self.latest_result_waited_ns = max(self.latest_result_waited_ns, after_deadline_ns)
+            elif isinstance(outcome, InferCompleted):
+                self.late_to_listeners += after_deadline_ns > 0
+                self.latest_result_heard_ns = max(self.latest_result_heard_ns, after_deadline_ns)
             elif waiter:
                 self.latest_word_ns = max(self.latest_word_ns, after_deadline_ns)
             else:
@@ -161,8 +169,10 @@ class Account:
             ]
             return [
                 *lines,
-                f"  a result that was settled in time was read after its deadline by {self.late_to_waiters} waiters "
-                f"and {self.late_to_listeners} listeners, at most {self.latest_result_ns / NS_PER_MS:.1f} ms after it; "
-                f"a rejection was read at most {self.latest_word_ns / NS_PER_MS:.1f} ms after it by a waiter, "
+                "  a result that was settled in time was read after its deadline by "
+                f"{self.late_to_waiters} waiters, at most {self.latest_result_waited_ns / NS_PER_MS:.1f} ms after it, "
+                f"and by {self.late_to_listeners} listeners, at most {self.latest_result_heard_ns / NS_PER_MS:.1f} ms",
+                "  a rejection was read at most "
+                f"{self.latest_word_ns / NS_PER_MS:.1f} ms after the deadline by a waiter, "
                 f"{self.latest_unwaited_ns / NS_PER_MS:.1f} ms by a listener",
             ]
