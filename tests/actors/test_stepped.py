@@ -312,7 +312,8 @@ def test_what_still_hangs_at_the_end_of_the_world_is_dropped_in_silence() -> Non
     assert tuple(seen) == world.messages
     assert [line for line in lines if "did not stop" not in line] == []
     gc.collect()
-    assert not [each for each in gc.get_objects() if isinstance(each, greenlet) and each and each.parent is not None]
+    loops = [each for each in gc.get_objects() if issubclass(type(each), greenlet)]  # isinstance asks torch's warnings
+    assert not [each for each in loops if each and each.parent is not None]
 
 
 # Seeds
