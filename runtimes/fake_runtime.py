@@ -38,7 +38,7 @@ from runtimes.source_model import read_source
 from runtimes.store.engine_artifact import ReadEngine, calibration_path, read_engine, read_verified
 from runtimes.store.engine_filename import EngineFilenameSchema
 from runtimes.store.engine_writer import BuiltEngine, write_engine
-from runtimes.tensor_check import check_inputs, check_profile
+from runtimes.tensor_check import check_inputs, check_profile, check_tensors
 
 __all__ = ["FAKE_HOST", "FakeCall", "FakeHandle", "FakeRuntime", "Step"]
 
@@ -67,7 +67,7 @@ class FakeRuntime:
     """Plays one script per model: a step, or a sequence of steps taken in order of which the last repeats.
 
     A script belongs to the model, not to a load: it goes on where it was when the engine is restarted. `inputs`
-    gives the inputs of a model that are to be checked like a real engine's; a model without is given anything.
+    gives the inputs of a model that are to be checked like a real engine's; a model without takes any tensors.
     Engines are compiled into `engine_dir`, by default a folder `engines` beside the source; for int8 they are
     calibrated on their dataset. Callable from any thread.
     """
@@ -87,6 +87,10 @@ class FakeRuntime:
         empty = [name for name, steps in self._scripts.items() if not steps]
         if empty:
             raise ValueError(f"expected at least one step in a script, found none for {', '.join(empty)}")
+        for name, steps in self._scripts.items():
+            for step in steps:
+                if not isinstance(step, Step):
+                    raise TypeError(f"{name}: expected steps such as returns(outputs), found {step!r:.80}")
         self._inputs = {} if inputs is None else {name: dict(specs) for name, specs in inputs.items()}
         self._thermal = thermal if thermal is not None else NoThermalFeed()
         self._label = label
@@ -216,6 +220,8 @@ class FakeRuntime:
         model = engine.entry.model
         if model in self._inputs:
             check_inputs(model, self._inputs[model], engine.entry.build_config.optimization_profiles, inputs)
+        else:
+            check_tensors(model, inputs)
         with self._counted(engine):
             self._calls.append(FakeCall(model, engine.load, specs_of(inputs)))
             step = self._take(model, at_load=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping
 
@@ -44,12 +45,17 @@ def computes(compute: Callable[[Tensors], Tensors]) -> Step:
 
 
 def raises(error: BaseException) -> Step:
-    """The run fails with an error of this type and text, a new one each time."""
-    return Step(lambda _inputs, _stage: _throw(error))
+    """The run fails with an error of this type and text, a new one each time. Raises TypeError for what is no error."""
+    return Step(_throws(error))
 
 
 def takes_ms(duration_ms: float, step: Step) -> Step:
-    """The step, after this long. With a VirtualClock the clock is moved; in a stepped test others go on meanwhile."""
+    """The step, after this long. With a VirtualClock the clock is moved; in a stepped test others go on meanwhile.
+
+    Raises ValueError for a duration below 0 or without an end, which is what `hangs` is for.
+    """
+    if not 0.0 <= duration_ms < math.inf:
+        raise ValueError(f"takes_ms: expected a duration of 0 ms or more, found {duration_ms!r}")
 
     def play(inputs: Tensors, stage: Stage) -> dict[str, Tensor]:
         stage.waits.sleep_ns(round(duration_ms * NS_PER_MS))
@@ -96,8 +102,8 @@ def hangs_at_load() -> Step:
 
 
 def fails_to_load(error: BaseException) -> Step:
-    """The next load of this engine fails with an error of this type and text."""
-    return Step(lambda _inputs, _stage: _throw(error), at_load=True)
+    """The next load of this engine fails with an error of this type and text. Raises TypeError for what is no error."""
+    return Step(_throws(error), at_load=True)
 
 
 def loads_after(event: threading.Event) -> Step:
@@ -122,5 +128,11 @@ def _copy(tensor: Tensor) -> Tensor:
     return np.array(tensor, copy=True)
 
 
-def _throw(error: BaseException) -> dict[str, Tensor]:
-    raise type(error)(*error.args)
+def _throws(error: BaseException) -> Callable[[Tensors, Stage], dict[str, Tensor]]:
+    if not isinstance(error, BaseException):
+        raise TypeError(f"expected an error such as InferenceError('716'), found {error!r}")
+
+    def play(_inputs: Tensors, _stage: Stage) -> dict[str, Tensor]:
+        raise type(error)(*error.args)
+
+    return play

@@ -48,6 +48,20 @@ def check_inputs(
         raise InvalidInputError(f"{model}: " + "; ".join(faults))
 
 
+def check_tensors(model: str, inputs: Mapping[str, Tensor]) -> None:
+    """Of inputs that nobody has described only whether they are tensors that an engine could take.
+
+    Raises InvalidInputError that names each one that is not.
+    """
+    faults = [
+        f"input {name}: expected a tensor of a dtype that engines take, found {_describe(tensor, host_only=False)}"
+        for name, tensor in inputs.items()
+        if not isinstance(tensor, Tensor) or dtype_name(tensor.dtype) not in DTYPES
+    ]
+    if faults:
+        raise InvalidInputError(f"{model}: " + "; ".join(faults))
+
+
 def check_profile(
     model: str,
     specs: Mapping[str, TensorSpec],

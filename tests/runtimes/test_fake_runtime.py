@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -225,6 +225,45 @@ def test_inputs_are_checked_where_the_test_says_what_they_are() -> None:
         fake.infer(handle, {})
     assert fake.calls == ()
     np.testing.assert_array_equal(fake.infer(handle, FRAME)["image"], FRAME["image"])
+
+
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        ([[0.0]], "a list, which is no tensor"),
+        ("frame.png", "a str, which is no tensor"),
+        (np.array(["a"]), r"str\w*\[1\]"),
+        (np.array([None]), r"object\[1\]"),
+    ],
+    ids=["list", "text", "array of texts", "array of objects"],
+)
+def test_what_no_engine_could_take_is_refused_as_a_real_one_would_and_is_no_fault(image: object, found: str) -> None:
+    fake = FakeRuntime({"vpr": returns(MATCHES)})
+    handle = fake.deserialize_engine(fake.entry("vpr"))
+    with pytest.raises(InvalidInputError, match=f"vpr: input image: expected a tensor .*, found {found}"):
+        fake.infer(handle, {"image": image})  # type: ignore[dict-item]
+    assert fake.calls == ()
+
+
+@pytest.mark.parametrize("scripted", [raises, fails_to_load])
+@pytest.mark.parametrize("mistake", [InferenceError, "716", None])
+def test_a_scripted_error_that_is_none_is_a_mistake_of_the_test(
+    scripted: Callable[[object], object], mistake: object
+) -> None:
+    with pytest.raises(TypeError, match=r"expected an error such as InferenceError\('716'\), found"):
+        scripted(mistake)
+
+
+@pytest.mark.parametrize("duration_ms", [-1, float("nan"), float("inf")])
+def test_a_step_takes_no_time_that_is_none(duration_ms: float) -> None:
+    with pytest.raises(ValueError, match="takes_ms: expected a duration of 0 ms or more, found"):
+        takes_ms(duration_ms, returns(MATCHES))
+
+
+@pytest.mark.parametrize("script", [MATCHES, [returns(MATCHES), MATCHES], [InferenceError("716")]], ids=str)
+def test_a_script_of_something_else_than_steps_is_a_mistake(script: object) -> None:
+    with pytest.raises(TypeError, match=r"vpr: expected steps such as returns\(outputs\), found"):
+        FakeRuntime({"vpr": script})  # type: ignore[dict-item]
 
 
 def test_an_entry_of_one_fake_is_no_engine_of_another() -> None:
