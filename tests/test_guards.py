@@ -62,7 +62,7 @@ def without(copied: Path, guard: Guard) -> Iterator[Path]:
 
 def run(root: Path, tests: list[str], within_s: float) -> subprocess.CompletedProcess[str]:
     """pytest's verdict in the copy. It leaves no bytecode: a mutation may be as long as what it replaces."""
-    options = ["-q", "--no-header", "--tb=short", "-p", "no:cacheprovider", "--timeout", str(TEST_TIMEOUT_S)]
+    options = ["-x", "-q", "--no-header", "--tb=short", "-p", "no:cacheprovider", "--timeout", str(TEST_TIMEOUT_S)]
     here = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     return subprocess.run(  # noqa: S603  # our own tests
         [sys.executable, "-m", "pytest", *options, *(f"tests/{test}" for test in tests)],

@@ -13,12 +13,12 @@ WAIT_S = 20.0
 
 
 class Fails(SupervisedActor):
-    """Raises what it is told, and keeps what it left of."""
+    """Raises what it is told, and says what it left of."""
 
-    def __init__(self, at_start: BaseException | None = None) -> None:
+    def __init__(self, left: list[str], at_start: BaseException | None = None) -> None:
         super().__init__()
+        self.left = left
         self.at_start = at_start
-        self.left: list[str] = []
 
     def open(self) -> None:
         if self.at_start is not None:
@@ -27,7 +27,7 @@ class Fails(SupervisedActor):
     def handle(self, message: object) -> object:
         if isinstance(message, BaseException):
             raise message
-        return self.left if message == "left" else message
+        return message
 
     def leave(self, cause: str) -> None:
         self.left.append(cause)
@@ -38,8 +38,8 @@ ENDS = pytest.mark.parametrize("error", [ValueError("x"), SystemExit(3), Keyboar
 
 @ENDS
 def test_an_actor_whose_handler_fails_ends_alone_with_its_cause_and_once(error: BaseException) -> None:
-    bystander, failing = Fails.start(), Fails.start()
-    left = failing.ask("left", timeout=WAIT_S)
+    left: list[str] = []
+    bystander, failing = Fails.start([]), Fails.start(left)
     failing.tell(error)
     assert await_end(failing, WAIT_S)
     assert left == [f"{type(error).__name__}: {error}"]
@@ -49,9 +49,11 @@ def test_an_actor_whose_handler_fails_ends_alone_with_its_cause_and_once(error: 
 
 
 @ENDS
-def test_an_actor_that_fails_to_start_is_not_taken_for_alive(error: BaseException) -> None:
-    failing = Fails.start(error)
+def test_an_actor_that_fails_to_start_ends_with_its_cause_and_is_not_taken_for_alive(error: BaseException) -> None:
+    left: list[str] = []
+    failing = Fails.start(left, error)
     assert await_end(failing, WAIT_S)
+    assert left == [f"{type(error).__name__}: {error}"]
     assert not failing.is_alive()
     assert failing not in pykka.ActorRegistry.get_all()
 

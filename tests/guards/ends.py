@@ -13,7 +13,7 @@ GUARDS = (
         "except BaseException as error:  # noqa: BLE001  # a SystemExit here",
         "except Exception as error:  # a SystemExit here",
         (
-            "actors/test_supervised.py::test_an_actor_that_fails_to_start_is_not_taken_for_alive",
+            "actors/test_supervised.py::test_an_actor_that_fails_to_start_ends_with_its_cause_and_is_not_taken_for_alive",
             "actors/test_supervision_limits.py::test_a_takeoff_names_every_engine_that_fails_and_leaves_nothing_loaded",
         ),
     ),
