@@ -36,6 +36,7 @@ class Announcements:
         self._routes = routes
         self._readiness = readiness
         self._record = record
+        self._restart_needed = ""
 
     def turned_away(self, models: Iterable[str], reason: RejectReason, detail: str) -> None:
         """Whoever asks for these models from here on is told so at once."""
@@ -56,7 +57,7 @@ class Announcements:
         self._record(fact)
 
     def ended(self, fact: EngineDied | EngineLoadFailed) -> None:
-        self.turned_away([fact.model], "engine_unavailable", fact.detail)
+        self.turned_away([fact.model], "engine_unavailable", self._restart_needed or fact.detail)
         what = "not deserialised" if isinstance(fact, EngineLoadFailed) else "died"
         logger.error("C7 engine {}; backbone={}; {}", what, fact.model, fact.detail)
         self._record(fact)
@@ -78,7 +79,7 @@ class Announcements:
         logger.info("C7 engine on probation; backbone={}", model)
 
     def process_restart_needed(self, models: Iterable[str], fault: FaultClass, detail: str) -> None:
-        refusal = f"process restart needed: {detail}"
+        self._restart_needed = refusal = f"process restart needed: {detail}"
         self.turned_away(models, "engine_unavailable", refusal)
         for model in self._readiness.undecided:
             self._readiness.failed_to_load(model, refusal)

@@ -34,6 +34,10 @@ class LoadOverdue(NamedTuple):
     generation: int
 
 
+class SweepDue:
+    """Command: settle what is overdue, and find what hangs."""
+
+
 class EngineSlot:
     """Touched by the supervisor's thread only."""
 

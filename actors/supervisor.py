@@ -11,7 +11,7 @@ from typing import Any, Literal
 from loguru import logger
 
 from actors.announcements import Announcements
-from actors.engine_slot import EngineSlot, LoadOverdue, RestartDue
+from actors.engine_slot import EngineSlot, LoadOverdue, RestartDue, SweepDue
 from actors.launch import EngineEnded, EngineSpec, EngineSurroundings
 from actors.mailbox import Mailbox
 from actors.readiness import Readiness
@@ -48,10 +48,6 @@ STOP_TIMEOUT_S = 1.0
 SWEEP_PERIOD_NS = 100 * NS_PER_MS
 """How late a request may learn that it has expired where nobody waits for it; who waits learns at the deadline. A third
 of a frame at 3 Hz. A hang is found as late."""
-
-
-class SweepDue:
-    """Command: settle what is overdue, and find what hangs."""
 
 
 class RuntimeSupervisor(SupervisedActor):
@@ -109,7 +105,7 @@ class RuntimeSupervisor(SupervisedActor):
             case RestartDue():
                 self._restart(self._slots[message.model], message.generation)
             case LoadOverdue():
-                self._judge_overdue(self._slots[message.model], message.generation)
+                self._judge_overdue(self._slots[message.model], message)
             case SweepDue():
                 self._sweep()
             case _:
@@ -156,18 +152,21 @@ class RuntimeSupervisor(SupervisedActor):
         self._decide(slot, "")
         self._load_next()
 
-    def _judge_overdue(self, slot: EngineSlot, generation: int) -> None:
-        if slot.generation != generation or slot.state not in {"loading", "stopping"}:
+    def _judge_overdue(self, slot: EngineSlot, overdue: LoadOverdue) -> None:
+        if slot.generation != overdue.generation or slot.state not in {"loading", "stopping"} or self._given_up:
             return
         running_ns = slot.running_ns(self._now_ns())
-        if running_ns is not None:
+        if running_ns is not None and running_ns > slot.spec.run_limit_ns:
             self._fence(slot, running_ns)
+            return
+        if running_ns is not None:  # it has only just begun its self-test, or to let go
+            slot.cancel_overdue = self._timers.after(SWEEP_PERIOD_NS, lambda: self.post(overdue))
             return
         # Its thread may still be inside the library: a second load of the same engine would only join it there.
         detail = overdue_detail(self._around.load_timeout_ns / NS_PER_S)
         slot.turn_away("engine_unavailable", detail)  # should it still load, it is released again
         if slot.state == "loading":  # of one that is stopping the end was said before
-            self._say.not_loaded_in_time(EngineLoadFailed(slot.spec.model, generation, detail, "hang"))
+            self._say.not_loaded_in_time(EngineLoadFailed(slot.spec.model, slot.generation, detail, "hang"))
         self._quarantine(slot, Quarantine(detail, 0))
         self._load_next()
 
@@ -213,6 +212,8 @@ class RuntimeSupervisor(SupervisedActor):
             return
         slot.state = "down"
         self._say.ended(death)
+        if self._given_up:
+            return
         final = self._mode == "takeoff" and isinstance(death, EngineLoadFailed)
         if gone:
             self._give_up_process(death.fault, death.detail)
@@ -239,7 +240,7 @@ class RuntimeSupervisor(SupervisedActor):
         self._timers.after(delay_ns, lambda: self.post(due))
 
     def _restart(self, slot: EngineSlot, generation: int) -> None:
-        if slot.generation != generation or slot.state not in {"down", "quarantined"}:
+        if slot.generation != generation or slot.state not in {"down", "quarantined"} or self._given_up:
             return
         if slot.state == "quarantined":
             slot.record = begin_probation(slot.record, self._now_ns())

@@ -14,6 +14,7 @@ from messages import (
     EngineLoaded,
     EngineLoadFailed,
     EngineQuarantined,
+    EngineRestartScheduled,
     InferCompleted,
     InferenceError,
     InferRejected,
@@ -21,7 +22,7 @@ from messages import (
     ProcessRestartNeeded,
     TakeoffRefusedError,
 )
-from runtimes import FakeRuntime, raises, returns, takes_ms
+from runtimes import FakeRuntime, fails_to_load, raises, returns, takes_ms
 from runtimes.fake_steps import Step, hangs, hangs_at_load, loads
 
 IMAGE = {"image": np.ones(4, np.float32)}
@@ -138,6 +139,22 @@ def test_engines_that_run_beside_one_that_hangs_may_end_their_runs() -> None:
         beside = world.client.submit("match", IMAGE, within_ms=10_000)
         world.advance_ms(2 * LIMIT_MS)
         assert reason(beside.result()) == "completed"
+
+
+def test_an_engine_that_falls_after_the_process_was_given_up_is_promised_no_restart() -> None:
+    load = takes_ms(3 * LIMIT_MS, fails_to_load(InferenceError("too late")))
+    fake = FakeRuntime({"vpr": hangs(), "match": [raises(InferenceError("716")), load]})
+    with stepped(fake, run_limit_ms=LIMIT_MS) as world:
+        ask(world, "match")
+        world.advance_ms(LIMIT_MS / 2)  # it is started again
+        world.client.submit("vpr", IMAGE, within_ms=300)
+        world.advance_ms(60_000)
+        facts = list(map(type, world.messages))
+        assert EngineLoadFailed in facts
+        assert EngineRestartScheduled not in facts[facts.index(ProcessRestartNeeded) :]
+        outcome = ask(world, "match")
+        assert isinstance(outcome, InferRejected)
+        assert outcome.detail.startswith("process restart needed: vpr has not returned for 1.")
 
 
 def test_a_stop_does_not_wait_for_an_engine_that_is_known_to_hang() -> None:

@@ -17,6 +17,7 @@ from actors.engine import EngineActor
 from actors.launch import EngineEnded, EngineSpec, EngineSurroundings, Launch
 from actors.mailbox import Mailbox
 from actors.poison import PoisonWatch
+from actors.stepped import stepped
 from actors.supervised import await_end
 from messages import (
     NS_PER_MS,
@@ -36,7 +37,8 @@ from messages import (
     Tensor,
     VirtualClock,
 )
-from runtimes import BuildConfig, EngineCacheEntry, FakeRuntime, blocks_until, raises, returns
+from runtimes import BuildConfig, EngineCacheEntry, FakeRuntime, blocks_until, raises, returns, takes_ms
+from runtimes.fake_steps import loads
 from runtimes.measurements import MemoryUse
 from runtimes.sign_off.self_test import record_known_answers
 from runtimes.store.engine_artifact import self_test_path
@@ -225,7 +227,7 @@ def test_a_self_test_that_hangs_fences_the_device_and_only_a_new_process_helps(
     log, answered, clock = Log(), threading.Event(), VirtualClock()
     fake = hanging(answered)
     engines = {"vpr": entry, "match": fake.entry("match")}
-    options = {"priorities": {"match": 0, "vpr": 1}, "load_timeout_s": 0.05, "clock": clock}
+    options = {"priorities": {"match": 0, "vpr": 1}, "load_timeout_s": 0.05, "run_limit_ms": 10.0, "clock": clock}
     try:
         with supervise(fake, engines, record=log, mode="recovery", **options) as c7:  # type: ignore[arg-type]
             log.wait_for(EngineLoaded)
@@ -247,6 +249,25 @@ def test_a_self_test_that_hangs_fences_the_device_and_only_a_new_process_helps(
     finally:
         answered.set()
     assert log.of(EngineDied) == []
+
+
+def test_a_self_test_that_began_just_before_the_load_timeout_is_no_hang(entry: EngineCacheEntry) -> None:
+    fake = FakeRuntime({"vpr": [takes_ms(1900, loads()), takes_ms(300, returns(RIGHT)), returns(RIGHT)]})
+    with stepped(fake, engines={"vpr": entry}, mode="recovery", load_timeout_s=2.0, run_limit_ms=1000.0) as world:
+        world.advance_ms(2300)
+        assert not world.supervision.restart_needed
+        assert isinstance(world.client.infer("vpr", INPUTS, within_ms=100), InferCompleted)
+
+
+def test_a_self_test_that_began_just_before_the_load_timeout_hangs_after_the_limit_of_a_run(
+    entry: EngineCacheEntry,
+) -> None:
+    fake = FakeRuntime({"vpr": [takes_ms(1900, loads()), takes_ms(3000, returns(RIGHT))]})
+    with stepped(fake, engines={"vpr": entry}, mode="recovery", load_timeout_s=2.0, run_limit_ms=1000.0) as world:
+        world.advance_ms(2900)
+        assert not world.supervision.restart_needed
+        world.advance_ms(200)
+        assert world.supervision.restart_needed.startswith("vpr has not returned for 1.")
 
 
 def test_a_stop_while_a_self_test_runs_is_bounded_and_the_engine_is_released_once_it_returns(
