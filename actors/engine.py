@@ -204,7 +204,8 @@ class EngineActor(SupervisedActor):
         suspect = _suspect(request) if self._poison else None
         if suspect is not None and self._poison.is_poison(suspect, started_ns):
             pending.end_run()
-            pending.reject("engine_unavailable", f"quarantined as poison: this engine died {DEATHS} times on {suspect}")
+            died = f"this engine died {DEATHS} times or more on {suspect}"
+            pending.reject("engine_unavailable", f"quarantined as poison: {died}")
             return
         self.mailbox.running_since_ns = started_ns
         try:

@@ -9,13 +9,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from loguru import logger
+
 from actors.ledger import Ledger, ModelCounts
 from actors.scheduling import Signal
 from actors.supervised import refuse_to_block
-from messages import NS_PER_S, Clock, Infer, InferCompleted, InferRejected, Outcome, RejectReason
+from messages import (
+    NS_PER_S,
+    Clock,
+    Infer,
+    InferCompleted,
+    InferRejected,
+    Outcome,
+    RejectReason,
+    describe_error,
+)
+from messages.errors import DETAIL_MAX_CHARS
 
 Listener = Callable[[Outcome], None]
-"""Told an outcome on the thread that settled it, perhaps an engine's: it never blocks and never raises."""
+"""Told an outcome on the thread that settled it, perhaps an engine's: it never blocks. What it raises is logged."""
 
 
 class Pending:
@@ -141,7 +153,7 @@ class Pending:
                 request.frame_id,
                 request.request_id,
                 reason,
-                detail,
+                detail[:DETAIL_MAX_CHARS],
                 not self._running,
             )
             if self.counts is None:
@@ -200,5 +212,15 @@ class Pending:
         # Outside the lock: what listens may ask this object. Whoever takes it out under the lock is the one who tells.
         with self._ledger.lock:
             listener, self._listener = self._listener, None
-        if listener is not None:
+        if listener is None:
+            return
+        try:
             listener(outcome)
+        except Exception as error:  # noqa: BLE001  # an engine's thread, or the supervisor's: others depend on it
+            logger.error(
+                "C7 listener failed; consumer={} backbone={} frame={}; {}",
+                outcome.consumer,
+                outcome.model,
+                outcome.frame_id,
+                describe_error(error),
+            )

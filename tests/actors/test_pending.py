@@ -10,6 +10,7 @@ import pytest
 from actors.ledger import UNKNOWN_MODEL, Ledger
 from actors.pending import Pending
 from messages import NS_PER_MS, Clock, Infer, InferCompleted, InferRejected, MonotonicClock, Outcome, VirtualClock
+from messages.errors import DETAIL_MAX_CHARS
 
 
 def request(clock: VirtualClock, *, model: str = "vpr", within_ms: float = 100, request_id: int = 1) -> Infer:
@@ -237,3 +238,11 @@ def test_a_listener_that_comes_while_the_outcome_is_announced_is_told_once(clock
     ledger.observe = lambda _outcome: pending.listen(told.append)
     pending.cancel()
     assert told == [pending.result()]
+
+
+def test_what_is_told_of_a_rejection_is_bounded(clock: VirtualClock, ledger: Ledger) -> None:
+    pending = admitted(request(clock), ledger, clock)
+    pending.reject("engine_unavailable", "why " * 1000)
+    outcome = pending.result()
+    assert isinstance(outcome, InferRejected)
+    assert len(outcome.detail) == DETAIL_MAX_CHARS

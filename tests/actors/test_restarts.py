@@ -246,7 +246,9 @@ def test_inputs_that_kill_an_engine_twice_that_does_well_on_others_are_refused_a
         outcome = ask(world, inputs=OTHER)
         assert isinstance(outcome, InferRejected)
         assert outcome.reason == "engine_unavailable"
-        assert outcome.detail == "quarantined as poison: this engine died 2 times on c2's inputs (image float32[5])"
+        assert outcome.detail == (
+            "quarantined as poison: this engine died 2 times or more on c2's inputs (image float32[5])"
+        )
         assert outcome.inputs_released
         assert reason(ask(world)) == "completed"
         assert reason(ask(world, inputs=OTHER, consumer="c3")) == "completed", "another consumer's are not suspect"

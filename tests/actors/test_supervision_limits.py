@@ -131,3 +131,22 @@ def test_a_callback_that_raises_ends_the_supervisor_and_leaves_no_request_unansw
         assert not world.supervision.is_alive()
         assert world.supervision.restart_needed == "gone"
         assert sum(tally.open for tally in world.tallies().values()) == 0
+
+
+def break_word_of_an_outcome(_outcome: Outcome) -> None:
+    raise OSError("the listener broke its word")
+
+
+def test_a_listener_that_raises_costs_no_engine_no_supervisor_and_nobody_elses_outcome() -> None:
+    fake = FakeRuntime({"vpr": [FINE, takes_ms(500, FINE), FINE]})
+    with stepped(fake) as world:
+        world.client.submit("vpr", IMAGE, within_ms=300).listen(break_word_of_an_outcome)  # an engine tells it
+        world.advance_ms(10)
+        pending = [world.client.submit("vpr", IMAGE, within_ms=300) for _ in range(3)]
+        for each in pending[:2]:
+            each.listen(break_word_of_an_outcome)  # the supervisor tells it
+        world.advance_ms(1000)
+        assert all(each.done for each in pending)
+        assert world.supervision.is_alive()
+        assert reason(ask(world, "vpr")) == "completed"
+        assert world.statistics()["vpr"].generation == 1
