@@ -32,6 +32,11 @@ RejectReason = Literal[
     "cancelled",
     "shutting_down",
 ]
+"""`expired`: the deadline passed, or could not have been met. `shed`: a newer frame took its place, or there was no
+room. `engine_unavailable`: its engine loads, restarts, is quarantined, or shares a device that nobody may use any more.
+`invalid_input`: names, dtypes or shapes do not fit. `inference_error`, `out_of_memory`: the run failed. `cancelled`: by
+who asked. `shutting_down`: the flight ends, or the supervisor is dead. The rejection's `detail` says which of them.
+"""
 REJECT_REASONS: tuple[RejectReason, ...] = get_args(RejectReason)
 
 

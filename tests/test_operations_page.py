@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import re
 import shlex
 import shutil
@@ -12,7 +13,9 @@ from pathlib import Path
 import click
 import pytest
 
-from actors.__main__ import c7, main
+from actors.__main__ import c7, exit_code, main
+from actors.flight.process import RestartNeededError
+from messages import ConfigError, FlightProcessError, JournalError, TakeoffRefusedError
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -58,6 +61,22 @@ def test_every_command_in_the_text_exists() -> None:
     assert {"c7 doctor", "c7 engines prune", "c7 provision"} <= named | set(COMMANDS)
     for line in named:
         found_command(line)
+
+
+def test_the_unit_of_the_page_starts_again_after_each_end_but_a_refusal_and_a_stop() -> None:
+    [block] = re.findall(r"^```ini\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    unit = configparser.ConfigParser()
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(block)
+    service = unit["Service"]
+    command, words = found_command(service["ExecStart"])
+    assert (command.name, len(words)) == ("fly", 1)
+    prevented = {int(code) for code in service["RestartPreventExitStatus"].split()}
+    refusals = (TakeoffRefusedError("x"), FlightProcessError("x"), JournalError("x"), ConfigError("x"))
+    assert {exit_code(refusal) for refusal in refusals} == prevented
+    assert not prevented & {exit_code(RestartNeededError("x")), exit_code(ZeroDivisionError("x")), 0}
+    assert service["Restart"] == "on-failure"
+    assert unit["Unit"]["StartLimitIntervalSec"] == "0"
 
 
 def test_every_make_target_of_the_page_exists() -> None:
