@@ -174,8 +174,9 @@ def supervise(
     its device is fenced, every engine on it refuses, and `on_restart_needed` is told why, as after a fault that only
     a new process heals. It is called once, on an actor's thread, and must not block.
 
-    Restarts: `policy` says how often and how soon, by default as `RestartPolicy()`. `available_memory` is read before
-    an engine is loaded again, so that memory that did not come back is found there; without it nobody looks.
+    Restarts: `policy` says how often and how soon, by default as `RestartPolicy()`. `available_memory`, such as
+    `lambda: runtimes.read_available_memory(config)`, is read before an engine is loaded again, so that memory that did
+    not come back is found there; without it nobody looks.
 
     `record` sees every request, outcome and fact on the thread that caused it and must neither block nor raise.
 

@@ -1,5 +1,6 @@
 """What runs a model: the interface, its strategies, and the engine artefacts they are bound to."""
 
+from runtimes.available_memory import AvailableMemory, read_available_memory
 from runtimes.config import C7InferenceConfig
 from runtimes.doctor import RuntimeAvailability, doctor_runtimes
 from runtimes.fake_runtime import FakeRuntime
@@ -43,6 +44,7 @@ from runtimes.store.sha256_sidecar import Sha256Sidecar, read_with_sidecar, writ
 from runtimes.takeoff_load import deserialize_cached_engine, outdated_models
 
 __all__ = [
+    "AvailableMemory",
     "BuildConfig",
     "Builder",
     "BuiltEngine",
@@ -80,6 +82,7 @@ __all__ = [
     "outdated_models",
     "provision",
     "raises",
+    "read_available_memory",
     "read_engine",
     "read_entry",
     "read_flight_plan",
