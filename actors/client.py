@@ -12,14 +12,11 @@ import pykka
 from loguru import logger
 
 from actors.pending import Listener, Pending
-from actors.routes import Routes
+from actors.routes import WITHIN_MS_MAX, Routes
 from actors.supervised import refuse_to_block
 from actors.thermal_feed import ThermalBroadcast, ThermalSubscription
 from messages import NS_PER_MS, NS_PER_S, Infer, Outcome, Tensor, ThermalState, describe_error
 from telemetry import ThermalSnapshot
-
-WITHIN_MS_MAX = 600_000.0
-"""No wait is longer than ten minutes, whatever a consumer asks for."""
 
 
 class InferenceClient:

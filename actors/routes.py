@@ -10,11 +10,16 @@ import itertools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+import msgspec
+
 from actors.ledger import Ledger
 from actors.mailbox import Mailbox, Refusal
 from actors.pending import Listener, Pending
 from actors.scheduling import THREADS, Scheduling
-from messages import Clock, Infer
+from messages import NS_PER_MS, Clock, Infer
+
+WITHIN_MS_MAX = 600_000.0
+"""No wait is longer than ten minutes, whatever a consumer asks for."""
 
 Target = Mailbox | Refusal
 
@@ -47,6 +52,13 @@ class Routes:
     def publish(self, targets: Mapping[str, Target]) -> None:
         """Replace the targets of these models; the others stay."""
         self._table = MappingProxyType({**self._table, **targets})
+
+    def submit_made(self, request: Infer) -> Pending:
+        """As `submit`, of a request that a consumer made itself: its deadline is ten minutes away at most."""
+        latest_ns = self._clock.monotonic_ns() + round(WITHIN_MS_MAX * NS_PER_MS)
+        if request.deadline_ns > latest_ns:
+            request = msgspec.structs.replace(request, deadline_ns=latest_ns)
+        return self.submit(request)
 
     def submit(self, request: Infer, listener: Listener | None = None) -> Pending:
         """Accept the request into its engine's mailbox or reject it at once. Never blocks.

@@ -19,10 +19,11 @@ from typing import Any, TypeVar
 
 import pykka
 
-from actors.client import WITHIN_MS_MAX, InferenceClient
+from actors.client import InferenceClient
 from actors.launch import RUN_LIMIT_NS
 from actors.ledger import ModelStatistics, ModelTally
 from actors.restart import RestartPolicy
+from actors.routes import WITHIN_MS_MAX
 from actors.stepped_actor import stepped_class
 from actors.stepped_event_loop import run_stepped
 from actors.stepped_scheduling import SteppedScheduling

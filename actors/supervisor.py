@@ -97,7 +97,7 @@ class RuntimeSupervisor(SupervisedActor):
     def handle(self, message: Any) -> Any:
         match message:
             case Infer():
-                return self._routes.submit(message)
+                return self._routes.submit_made(message)
             case EngineLoaded():
                 self._serve(self._slots[message.model], message)
             case EngineEnded():

@@ -10,11 +10,11 @@ import pytest
 
 import messages
 from actors import RestartPolicy
-from actors.client import WITHIN_MS_MAX
 from actors.launch import RUN_LIMIT_NS
 from actors.mailbox import FRAMES_PER_CONSUMER
 from actors.poison import DEATHS, HOLD_MAX_NS, HOLD_NS
 from actors.restart import REMEDIES
+from actors.routes import WITHIN_MS_MAX
 from actors.shedding import FRAMES_TOTAL, REQUESTS_PER_FRAME
 from actors.supervisor import STOP_TIMEOUT_S, SWEEP_PERIOD_NS
 from messages import NS_PER_MS, NS_PER_S, C7Error, classify_fault

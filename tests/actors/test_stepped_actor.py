@@ -156,3 +156,12 @@ def test_the_supervisor_can_be_sent_requests_too() -> None:
         world.supervision.actor_ref.tell(Infer("vpr", dict(FRAME), "c3", 1, deadline_ns, 77))
         world.run_until_idle()
         assert world.tallies()["vpr"].completed == 1
+
+
+def test_a_request_that_the_supervisor_is_sent_waits_ten_minutes_at_most_whatever_its_deadline() -> None:
+    with stepped(FakeRuntime({"late": hangs()}), run_limit_ms=900_000) as world:
+        world.supervision.actor_ref.tell(Infer("late", dict(FRAME), "c3", 1, 2**62, 77))
+        world.advance_ms(599_900)
+        assert world.tallies()["late"].open == 1
+        world.advance_ms(200)
+        assert world.tallies()["late"].rejected == {"expired": 1}

@@ -24,6 +24,17 @@ GUARDS = (
     ),
     Guard(
         4,
+        "ten-minutes-for-what-the-supervisor-is-sent",
+        "actors/routes.py",
+        "            request = msgspec.structs.replace(request, deadline_ns=latest_ns)",
+        "            pass",
+        (
+            "actors/test_stepped_actor.py::"
+            "test_a_request_that_the_supervisor_is_sent_waits_ten_minutes_at_most_whatever_its_deadline",
+        ),
+    ),
+    Guard(
+        4,
         "a-burst-is-bounded",
         "actors/shedding.py",
         "        if len(burst) >= REQUESTS_PER_FRAME:",
