@@ -18,11 +18,21 @@ from actors.thermal_feed import ThermalBroadcast, ThermalSubscription
 from messages import NS_PER_MS, NS_PER_S, Infer, Outcome, Tensor, ThermalState, describe_error
 from telemetry import ThermalSnapshot
 
+CONSUMER_MAX_CHARS = 128
+"""As long as a `messages.tensor.Name` may be."""
+
 
 class InferenceClient:
-    """Thread-safe; one per consumer. The consumer's name is in every message, recording and log line."""
+    """Thread-safe; one per consumer. The consumer's name is in every message, recording and log line.
+
+    Raises ValueError for a name that no recording takes: an empty one, or one of more than 128 characters.
+    """
 
     def __init__(self, consumer: str, routes: Routes, snapshot: ThermalSnapshot, broadcast: ThermalBroadcast) -> None:
+        if not 1 <= len(consumer) <= CONSUMER_MAX_CHARS:
+            raise ValueError(
+                f"consumer: expected a name of 1 to {CONSUMER_MAX_CHARS} characters, found {consumer!r:.80}"
+            )
         self.consumer = consumer
         self._routes = routes
         self._now_ns = routes.clock.monotonic_ns

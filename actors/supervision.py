@@ -100,7 +100,7 @@ class Supervision(InferenceClient):
         return self._restart_need.reason
 
     def client(self, consumer: str) -> InferenceClient:
-        """A client in this consumer's name."""
+        """A client in this consumer's name. Raises ValueError for one that is empty or has more than 128 characters."""
         return InferenceClient(consumer, self._routes, self._snapshot, self._broadcast)
 
     def tallies(self) -> dict[str, ModelTally]:

@@ -8,20 +8,27 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 import pykka
 import pytest
 from loguru import logger
 
 from actors import Supervision, supervise
+from actors.client import CONSUMER_MAX_CHARS
+from actors.stepped import stepped
 from actors.supervised import SupervisedActor, await_end
 from messages import (
     BlockingCallError,
+    Infer,
     InferCompleted,
     InferenceError,
     InferRejected,
     Outcome,
     Tensor,
+    WireFormatError,
+    decode_msgpack,
+    encode_msgpack,
 )
 from runtimes import FakeRuntime, computes, raises, returns
 
@@ -385,3 +392,16 @@ def test_a_consumers_own_actor_may_wait(hold: Hold) -> None:
         ref = OwnActor.start(c7)
         assert isinstance(ref.ask("now", timeout=WAIT_S), InferCompleted)
         ref.stop(timeout=WAIT_S)
+
+
+@pytest.mark.parametrize("name", ["", "c" * 129])
+def test_a_consumer_whose_name_no_recording_takes_gets_no_client(name: str) -> None:
+    longest: Infer = Infer("vpr", {}, "c" * CONSUMER_MAX_CHARS, 1, 1, 1)
+    assert decode_msgpack(encode_msgpack(longest))
+    with pytest.raises(WireFormatError):
+        encode_msgpack(msgspec.structs.replace(longest, consumer=name))
+    with (
+        stepped(FakeRuntime({"vpr": returns({})})) as world,
+        pytest.raises(ValueError, match="consumer: expected a name"),
+    ):
+        world.consumer(name)
