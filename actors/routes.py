@@ -54,10 +54,14 @@ class Routes:
         self._table = MappingProxyType({**self._table, **targets})
 
     def submit_made(self, request: Infer) -> Pending:
-        """As `submit`, of a request that a consumer made itself: its deadline is ten minutes away at most."""
+        """As `submit`, of a request that a consumer made itself: its deadline is ten minutes away at most, and where its
+        `request_id` is 0 it is given one.
+        """
         latest_ns = self._clock.monotonic_ns() + round(WITHIN_MS_MAX * NS_PER_MS)
         if request.deadline_ns > latest_ns:
             request = msgspec.structs.replace(request, deadline_ns=latest_ns)
+        if request.request_id == 0:
+            request = msgspec.structs.replace(request, request_id=self.next_request_id())
         return self.submit(request)
 
     def submit(self, request: Infer, listener: Listener | None = None) -> Pending:

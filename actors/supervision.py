@@ -91,7 +91,10 @@ class Supervision(InferenceClient):
 
     @property
     def actor_ref(self) -> pykka.ActorRef[RuntimeSupervisor]:
-        """The supervisor, for actors that send it `Infer` messages themselves: `ask` gives a `Pending`."""
+        """The supervisor, for actors that send it `Infer` messages themselves: `ask` gives a `Pending`.
+
+        A `request_id` of 0 is replaced by one that is unique.
+        """
         return self._supervisor
 
     @property

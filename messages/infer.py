@@ -44,7 +44,8 @@ class Infer(msgspec.Struct, Generic[TensorT], frozen=True, tag=True, eq=False, f
     """Run `model` on `inputs` before `deadline_ns`. Answered by exactly one outcome.
 
     `deadline_ns` and `captured_ns` are CLOCK_MONOTONIC nanoseconds of this boot; `captured_ns` is 0 where the
-    consumer does not say when its frame was taken. `request_id` is unique within one life of the process.
+    consumer does not say when its frame was taken. `request_id` is unique within one life of the process; whoever sends
+    the supervisor an `Infer` of its own says 0, and is given one.
     """
 
     model: Name

@@ -165,3 +165,14 @@ def test_a_request_that_the_supervisor_is_sent_waits_ten_minutes_at_most_whateve
         assert world.tallies()["late"].open == 1
         world.advance_ms(200)
         assert world.tallies()["late"].rejected == {"expired": 1}
+
+
+def test_requests_that_the_supervisor_is_sent_without_a_number_are_given_one_each() -> None:
+    with stepped(FakeRuntime({"vpr": returns(MATCHES)})) as world:
+        assert reason(ask(world)) == "completed"
+        deadline_ns = world.clock.monotonic_ns() + 200 * NS_PER_MS
+        for _ in range(2):
+            world.supervision.actor_ref.tell(Infer("vpr", dict(FRAME), "c3", 1, deadline_ns, 0))
+        world.run_until_idle()
+        numbers = [message.request_id for message in world.messages if isinstance(message, InferCompleted)]
+        assert sorted(numbers) == [1, 2, 3]
