@@ -54,8 +54,8 @@ class Routes:
         self._table = MappingProxyType({**self._table, **targets})
 
     def submit_made(self, request: Infer) -> Pending:
-        """As `submit`, of a request that a consumer made itself: its deadline is ten minutes away at most, and where its
-        `request_id` is 0 it is given one.
+        """As `submit`, of a request that a consumer made itself: its deadline is ten minutes away at most, and a
+        `request_id` of 0 is replaced.
         """
         latest_ns = self._clock.monotonic_ns() + round(WITHIN_MS_MAX * NS_PER_MS)
         if request.deadline_ns > latest_ns:
