@@ -91,6 +91,17 @@ GUARDS = (
             "test_an_outcome_that_its_actor_does_not_take_is_counted_and_the_engine_runs_on",
         ),
     ),
+    Guard(
+        11,
+        "a-listener-costs-no-engine",
+        "actors/pending.py",
+        "        except Exception as error:  # noqa: BLE001  # an engine's thread",
+        "        except ZeroDivisionError as error:  # an engine's thread",
+        (
+            "actors/test_supervision_limits.py::"
+            "test_a_listener_that_raises_costs_no_engine_no_supervisor_and_nobody_elses_outcome",
+        ),
+    ),
     # 12. Our own actors never wait for an outcome
     Guard(
         12,

@@ -59,6 +59,14 @@ GUARDS = (
     ),
     Guard(
         4,
+        "a-reason-is-bounded",
+        "actors/pending.py",
+        "                detail[:DETAIL_MAX_CHARS],\n",
+        "                detail,\n",
+        ("actors/test_pending.py::test_what_is_told_of_a_rejection_is_bounded",),
+    ),
+    Guard(
+        4,
         "strangers-share-a-row",
         "actors/ledger.py",
         "        counts = self._counts.get(request.model) or self._unknown\n",
