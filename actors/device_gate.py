@@ -58,10 +58,10 @@ class DeviceGate:
             heapq.heappush(self._waiters, (priority, deadline_ns, self._arrivals, waiter))
         remaining_s = (deadline_ns - self._clock.monotonic_ns()) / NS_PER_S
         if waiter.signal.acquire(timeout=max(0.0, remaining_s)):
-            return waiter.granted
+            return waiter.granted and not self._fenced  # it may have come down since the device was handed over
         with self._lock:
             if waiter.granted:
-                return True
+                return not self._fenced
             self._waiters = [entry for entry in self._waiters if entry[3] is not waiter]
             heapq.heapify(self._waiters)
             return False

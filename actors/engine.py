@@ -23,7 +23,6 @@ from messages import (
     Infer,
     InferCompleted,
     OutOfMemoryError,
-    RuntimeNotAvailableError,
     SelfTestError,
     classify_fault,
     describe_error,
@@ -94,6 +93,8 @@ class EngineActor(SupervisedActor):
         self.mailbox.finish()
 
     def fail(self, error: BaseException) -> None:
+        if not self._serves:  # the faults of runs are counted where they are told
+            self._around.count_fault(self._spec.model, classify_fault(error))
         self._condemn(error)
         super().fail(error)
 
@@ -140,7 +141,7 @@ class EngineActor(SupervisedActor):
             return None
         try:
             return self._around.available_memory()
-        except RuntimeNotAvailableError as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, it must not cost the engine or its release
             logger.warning("C7 memory not known; backbone={}; {}", self._spec.model, describe_error(error))
             return None
 
@@ -176,7 +177,7 @@ class EngineActor(SupervisedActor):
         if may_keep and isinstance(self._runtime, SuspendsEngines):
             try:
                 self._runtime.suspend_engine(handle)
-            except Exception as error:
+            except BaseException as error:  # a SystemExit too: the engine still has to be freed
                 if REMEDIES[classify_fault(error)].scope == "process":
                     raise
                 # It is read and verified again, like any other.

@@ -166,6 +166,7 @@ class RuntimeSupervisor(SupervisedActor):
         detail = overdue_detail(self._around.load_timeout_ns / NS_PER_S)
         slot.turn_away("engine_unavailable", detail)  # should it still load, it is released again
         if slot.state == "loading":  # of one that is stopping the end was said before
+            self._around.count_fault(slot.spec.model, "hang")
             self._say.not_loaded_in_time(EngineLoadFailed(slot.spec.model, slot.generation, detail, "hang"))
         self._quarantine(slot, Quarantine(detail, 0))
         self._load_next()
@@ -214,10 +215,9 @@ class RuntimeSupervisor(SupervisedActor):
         self._say.ended(death)
         if self._given_up:
             return
-        final = self._mode == "takeoff" and isinstance(death, EngineLoadFailed)
         if gone:
             self._give_up_process(death.fault, death.detail)
-        elif not self._all_loaded and (final or not death.detail):
+        elif not self._all_loaded and (not death.detail or (self._mode, type(death)) == ("takeoff", EngineLoadFailed)):
             self._decide(slot, death.detail or "it was stopped")
         elif death.detail:
             if not self._all_loaded:

@@ -7,6 +7,7 @@ import threading
 import time
 
 from actors.device_gate import DeviceGate
+from actors.stepped_scheduling import SteppedScheduling
 from messages import NS_PER_S, MonotonicClock, VirtualClock
 
 
@@ -102,3 +103,19 @@ def test_a_fenced_device_is_entered_by_nobody_and_who_waits_is_sent_away_at_once
     assert not gate.enter(0, far_ns), "though it is free"
     gate.fence("another reason")
     assert gate.fenced == "vpr hangs"
+
+
+def test_who_was_handed_the_device_and_has_not_begun_when_the_fence_falls_does_not_enter() -> None:
+    clock = VirtualClock()
+    scheduling = SteppedScheduling(clock, seed=0)
+    gate = DeviceGate(clock, scheduling, runs_at_once=2)
+    for _ in range(2):
+        assert gate.enter(0, 10**12)
+    entered: list[bool] = []
+    scheduling.start(lambda: entered.append(gate.enter(1, 10**12)), "waits")
+    scheduling.run_until(clock.monotonic_ns())
+    gate.leave()
+    gate.fence("the other one hangs")
+    scheduling.run_until(clock.monotonic_ns())
+    assert entered == [False]
+    scheduling.end()

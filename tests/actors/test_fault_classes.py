@@ -347,3 +347,14 @@ def test_no_run_begins_between_a_fault_of_the_device_and_its_report(seed: int) -
         assert waits.done
         assert reason(waits.result()) == "engine_unavailable"
         assert [call.model for call in fake.calls] == ["vpr"]
+
+
+def test_a_load_that_fails_is_counted_by_its_class_and_once() -> None:
+    memory = fails_to_load(OutOfMemoryError("2 GiB"))
+    fake = FakeRuntime({"vpr": [raises(ValueError("a bug")), memory, memory, FINE], "match": FINE})
+    with stepped(fake) as world:
+        ask(world, "vpr")
+        world.advance_ms(1000)
+        assert reason(ask(world, "vpr")) == "completed"
+        assert world.statistics()["vpr"].faults == {"programming_error": 1, "out_of_memory": 2}
+        assert world.statistics()["match"].faults == {}

@@ -17,6 +17,7 @@ from messages import (
     InferRejected,
 )
 from runtimes import EngineHandle, FakeRuntime, raises, returns, takes_ms
+from runtimes.available_memory import AvailableMemory
 from runtimes.fake_steps import hangs
 
 IMAGE = {"image": np.ones(4, np.float32)}
@@ -148,4 +149,35 @@ def test_what_was_kept_and_cannot_be_freed_at_the_end_keeps_nobody_elses_memory(
         for model in ("vpr", "match"):
             world.client.infer(model, IMAGE, within_ms=300)
         world.run_until_idle()
+    assert fake.loaded == ()
+
+
+class ExitsAtSuspend(FakeRuntime):
+    """A library that wants to end the process where an engine is to be kept."""
+
+    def suspend_engine(self, handle: EngineHandle) -> None:
+        raise SystemExit(3)
+
+
+def test_an_engine_whose_library_exits_where_it_was_to_be_kept_is_freed() -> None:
+    fake = ExitsAtSuspend({"vpr": [CRASH, FINE]})
+    with stepped(fake) as world:
+        world.client.infer("vpr", IMAGE, within_ms=300)
+        world.advance_ms(500)
+        assert isinstance(world.client.infer("vpr", IMAGE, within_ms=300), InferCompleted)
+        assert len(fake.loaded) == 1
+    assert fake.loaded == ()
+
+
+def unreadable_memory() -> AvailableMemory:
+    raise OSError("too many open files")
+
+
+def test_memory_that_cannot_be_read_costs_no_engine_its_release_or_its_restart() -> None:
+    fake = FakeRuntime({"vpr": [raises(ValueError("a bug")), FINE]})
+    with stepped(fake, available_memory=unreadable_memory) as world:
+        world.client.infer("vpr", IMAGE, within_ms=300)
+        world.advance_ms(500)
+        assert isinstance(world.client.infer("vpr", IMAGE, within_ms=300), InferCompleted)
+        assert len(fake.loaded) == 1
     assert fake.loaded == ()

@@ -193,6 +193,7 @@ def test_in_a_recovery_a_load_that_hangs_costs_its_own_engine_and_no_other() -> 
         assert outcome.detail == "quarantined: did not load within 2 s"
         [failed] = [each for each in world.messages if isinstance(each, EngineLoadFailed)]
         assert failed.fault == "hang"
+        assert world.statistics()["vpr"].faults == {"hang": 1}
         assert not world.supervision.restart_needed
 
 
