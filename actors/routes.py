@@ -32,7 +32,6 @@ class Routes:
     def __init__(self, ledger: Ledger, clock: Clock, scheduling: Scheduling = THREADS) -> None:
         self._ledger = ledger
         self._clock = clock
-        self._scheduling = scheduling
         self._new_signal = scheduling.signal
         self._table: Mapping[str, Target] = MappingProxyType({})
         self.next_request_id: Callable[[], int] = itertools.count(1).__next__
@@ -40,10 +39,6 @@ class Routes:
     @property
     def clock(self) -> Clock:
         return self._clock
-
-    @property
-    def scheduling(self) -> Scheduling:
-        return self._scheduling
 
     @property
     def ledger(self) -> Ledger:
