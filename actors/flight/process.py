@@ -179,8 +179,8 @@ class _FlightProcess:
         return supervise(
             build_inference_runtime(plan.runtime, snapshot, read),
             entries,
-            priorities={model: section.priority for model, section in plan.models.items()},
-            self_test_tolerances={model: section.self_test_tolerance for model, section in plan.models.items()},
+            priorities={model: plan.models[model].priority for model in entries},
+            self_test_tolerances={model: plan.models[model].self_test_tolerance for model in entries},
             mode="takeoff" if self._life.recovery is None else "recovery",
             thermal=thermal_source(plan, self._clock),
             snapshot=snapshot,

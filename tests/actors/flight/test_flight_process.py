@@ -279,6 +279,19 @@ def test_takeoff_and_recovery_read_ahead_by_priority_and_open_each_engine_once(
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("c7-read-ahead")]
 
 
+def test_a_model_that_the_generation_in_the_air_lacks_stays_down_and_the_others_are_recovered(flight: Flight) -> None:
+    assert main(["fly", str(flight.plan), "--for", "0.1"]) == 0
+    with Journal.open(flight.folder / "state") as journal:
+        journal.append(AirborneDeclared(1))
+    with flight.plan.open("a") as plan:
+        plan.write('\n[models.added]\nsource = "added.onnx"\nprecision = "fp32"\ndeadline_ms = 300\n')
+    with flight.fly("life2.log", awaits=READY) as life:
+        life.wait_until_said(WAIT_S)
+        assert life.terminate(WAIT_S) == 0
+        assert "C7 engine missing from the generation in flight; backbone=added" in life.tail
+    assert [m.model for m in of(flight.recorded(2), EngineLoaded) if isinstance(m, EngineLoaded)] == list(MODELS)
+
+
 def test_takeoff_is_refused_for_an_engine_with_one_flipped_bit(
     flight: Flight, capfd: pytest.CaptureFixture[str]
 ) -> None:
