@@ -165,7 +165,6 @@ def test_an_engine_whose_library_exits_where_it_was_to_be_kept_is_freed() -> Non
         world.client.infer("vpr", IMAGE, within_ms=300)
         world.advance_ms(500)
         assert isinstance(world.client.infer("vpr", IMAGE, within_ms=300), InferCompleted)
-        assert len(fake.loaded) == 1
     assert fake.loaded == ()
 
 
@@ -179,5 +178,4 @@ def test_memory_that_cannot_be_read_costs_no_engine_its_release_or_its_restart()
         world.client.infer("vpr", IMAGE, within_ms=300)
         world.advance_ms(500)
         assert isinstance(world.client.infer("vpr", IMAGE, within_ms=300), InferCompleted)
-        assert len(fake.loaded) == 1
     assert fake.loaded == ()
