@@ -43,9 +43,7 @@ def build_inference_runtime(
         from runtimes.pytorch_fp16_runtime import PytorchFp16Runtime
 
         return PytorchFp16Runtime(config, thermal, read)
-    raise RuntimeNotAvailableError(
-        "this release does not contain the runtime tensorrt yet; configure onnx_trt_ep or pytorch_fp16"
-    )
+    raise RuntimeNotAvailableError("this release does not contain the runtime tensorrt yet; configure another runtime")
 
 
 def check_runtime_config(config: C7InferenceConfig) -> None:
