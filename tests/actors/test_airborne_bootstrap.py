@@ -1,0 +1,414 @@
+"""The airborne bootstrap: one runtime and one LightGlue for all components, or a refusal that names who is without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from actors import airborne_bootstrap
+from actors.airborne_bootstrap import (
+    _STRATEGY_REGISTRY,
+    AIRBORNE_REQUIRED_PRE_CONSTRUCTED_KEYS,
+    C7_AIRBORNE_BUILD_FLAGS,
+    AirborneBootstrapError,
+    C7AirborneConfig,
+    Config,
+    PreConstructed,
+    build_pre_constructed,
+    compose_root,
+    register_airborne_strategies,
+    register_strategy,
+)
+from messages import EngineDeserializeError, RuntimeNotAvailableError, Tensor, ThermalState
+from runtimes import (
+    BuildConfig,
+    C7InferenceConfig,
+    EngineCacheEntry,
+    EngineHandle,
+    FakeRuntime,
+    InferenceRuntime,
+    inference_factory,
+    returns,
+)
+from runtimes.no_thermal_feed import NoThermalFeed
+
+FLAGS = {
+    "tensorrt": "BUILD_TENSORRT_RUNTIME",
+    "onnx_trt_ep": "BUILD_ONNX_TRT_EP_RUNTIME",
+    "pytorch_fp16": "BUILD_PYTORCH_FP16_RUNTIME",
+}
+NO_TORCH = "pytorch_fp16 needs torch, which cannot be imported"
+CONSUMERS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "place recognition": ("c2_vpr",),
+    "both LightGlue users": ("c3_matcher", "c2_5_rerank"),
+    "pose estimation": ("c4_pose",),
+    "a front end on the CPU": ("c1_vio",),
+    "a front end on the CPU and a matcher": ("c1_vio", "c3_matcher"),
+    "all": ("c1_vio_cuda", "c2_vpr", "c2_5_rerank", "c3_matcher", "c3_5_adhop", "c4_pose"),
+}
+
+
+class Supervised:
+    """Stands in for the runtime on actors: the raw one is behind it, and it can be stopped."""
+
+    def __init__(self, raw: InferenceRuntime) -> None:
+        self.__raw = raw
+        self.stops = 0
+
+    def compile_engine(self, model_path: Path, build_config: BuildConfig) -> EngineCacheEntry:
+        return self.__raw.compile_engine(model_path, build_config)
+
+    def deserialize_engine(self, entry: EngineCacheEntry) -> EngineHandle:
+        return self.__raw.deserialize_engine(entry)
+
+    def infer(self, handle: EngineHandle, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return self.__raw.infer(handle, inputs)
+
+    def release_engine(self, handle: EngineHandle) -> None:
+        self.__raw.release_engine(handle)
+
+    def thermal_state(self) -> ThermalState:
+        return self.__raw.thermal_state()
+
+    def current_runtime_label(self) -> str:
+        return self.__raw.current_runtime_label()
+
+    def stop(self) -> None:
+        self.stops += 1
+
+
+class Binary:
+    """Builds the seeds of a configuration with stand-ins, and counts what was constructed."""
+
+    def __init__(self) -> None:
+        self.raw: list[FakeRuntime] = []
+        self.supervised: list[Supervised] = []
+        self.configured: list[C7AirborneConfig] = []
+
+    def build(self, config: Config) -> PreConstructed:
+        return build_pre_constructed(config, self.supervise)
+
+    def supervise(self, raw: InferenceRuntime, c7: C7AirborneConfig) -> Supervised:
+        self.configured.append(c7)
+        self.supervised.append(Supervised(raw))
+        return self.supervised[-1]
+
+    def construct_raw(self, *_: object) -> FakeRuntime:
+        self.raw.append(matching_runtime())
+        return self.raw[-1]
+
+
+class Component:
+    """What a component keeps of its construction."""
+
+    def __init__(self, **given: object) -> None:
+        self.given = given
+
+
+class PoseEstimation:
+    def __init__(self, c7_inference: object, *, within_ms: float = 5.0) -> None:
+        self.c7_inference = c7_inference
+        self.within_ms = within_ms
+
+
+@pytest.fixture(autouse=True)
+def registry() -> Iterator[None]:
+    """Each test begins with the registry of a fresh process, and this project's slots in it."""
+    before = dict(_STRATEGY_REGISTRY)
+    _STRATEGY_REGISTRY.clear()
+    register_airborne_strategies()
+    yield
+    _STRATEGY_REGISTRY.clear()
+    _STRATEGY_REGISTRY.update(before)
+
+
+@pytest.fixture
+def binary(monkeypatch: pytest.MonkeyPatch) -> Binary:
+    """A binary whose pytorch_fp16 is a fake and whose flags are all unset, hence ON."""
+    for flag in FLAGS.values():
+        monkeypatch.delenv(flag, raising=False)
+    built = Binary()
+    monkeypatch.setattr("runtimes.pytorch_fp16_runtime.PytorchFp16Runtime", built.construct_raw)
+    return built
+
+
+@pytest.fixture(scope="module")
+def lightglue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A compiled engine of the fake runtime."""
+    source = tmp_path_factory.mktemp("lightglue") / "lightglue.onnx"
+    source.write_bytes(b"a matcher")
+    return matching_runtime().compile_engine(source, BuildConfig()).path
+
+
+def matching_runtime() -> FakeRuntime:
+    return FakeRuntime({"lightglue": returns({})}, label="pytorch_fp16[cpu]")
+
+
+def configured(c7: object | None, *slugs: str, mode: str = "airborne", strategy: str = "any") -> Config:
+    blocks: dict[str, object] = {slug: {"strategy": strategy} for slug in slugs}
+    return Config(mode=mode, components=blocks if c7 is None else {"c7_inference": c7, **blocks})  # type: ignore[arg-type]
+
+
+# The whole matrix, held against texts that are put together here.
+
+
+def expected_of(
+    runtime: str | None, on: Mapping[str, bool], torch_is_here: bool, consumers: tuple[str, ...], mode: str
+) -> set[str] | str:
+    """The keys that are seeded, or the text of the refusal."""
+    if runtime is None and mode == "replay":
+        return set()
+    name = runtime or "pytorch_fp16"
+    flag = FLAGS[name]
+    if name == "onnx_trt_ep":
+        why = "runtime onnx_trt_ep is configured but no airborne runtime"
+    elif not on[name]:
+        why = f"runtime {name} is configured but built out: {flag}=OFF; set {flag}=ON or configure another runtime"
+    elif name == "tensorrt":
+        why = "this release does not contain the runtime tensorrt yet; configure another runtime"
+    elif not torch_is_here:
+        why = NO_TORCH
+    elif runtime is None and {"c2_5_rerank", "c3_matcher"} & set(consumers):
+        users = ", ".join(slug for slug in consumers if slug in ("c2_5_rerank", "c3_matcher"))
+        return (
+            "pre_constructed['c3_lightglue_runtime'] cannot be built: config.components['c7_inference']"
+            f".lightglue_engine is not set; needed by {users}. Set it to the path of the compiled LightGlue engine"
+        )
+    else:
+        return {"c7_inference"} if runtime is None else {"c7_inference", "c3_lightglue_runtime"}
+    users = ", ".join(slug.removesuffix("_cuda") for slug in consumers if slug != "c1_vio")
+    needed = (
+        f"needed by {users}"
+        if users
+        else "no consumer is configured, c1_vio, c2_vpr, c2_5_rerank, c3_matcher, c3_5_adhop, c4_pose would need it"
+    )
+    return (
+        f"pre_constructed['c7_inference'] cannot be built: {why}; {needed}. The airborne binary runs one of: tensorrt"
+        " (BUILD_TENSORRT_RUNTIME=ON), pytorch_fp16 (BUILD_PYTORCH_FP16_RUNTIME=ON); configure it as"
+        " config.components['c7_inference'].runtime"
+    )
+
+
+@pytest.mark.parametrize("mode", ["airborne", "replay"])
+@pytest.mark.parametrize("consumers", CONSUMERS.values(), ids=CONSUMERS)
+@pytest.mark.parametrize("torch_is_here", [True, False], ids=["torch", "no torch"])
+@pytest.mark.parametrize("runtime", [None, *FLAGS])
+def test_what_is_seeded_follows_from_runtime_flags_consumers_and_mode(
+    binary: Binary,
+    monkeypatch: pytest.MonkeyPatch,
+    lightglue: Path,
+    runtime: str | None,
+    torch_is_here: bool,
+    consumers: tuple[str, ...],
+    mode: str,
+) -> None:
+    def no_torch(*_: object) -> FakeRuntime:
+        raise RuntimeNotAvailableError(NO_TORCH)
+
+    if not torch_is_here:
+        monkeypatch.setattr("runtimes.pytorch_fp16_runtime.PytorchFp16Runtime", no_torch)
+    register_strategy("c1_vio", "klt_ransac", Component, needs=())
+    blocks: dict[str, object] = {slug.removesuffix("_cuda"): {"strategy": "any"} for slug in consumers}
+    if "c1_vio" in consumers:
+        blocks["c1_vio"] = {"strategy": "klt_ransac"}
+    if runtime is not None:
+        blocks["c7_inference"] = {"runtime": runtime, "lightglue_engine": lightglue}
+    config = Config(mode=mode, components=blocks)  # type: ignore[arg-type]
+
+    for states in product((True, False), repeat=3):
+        on = dict(zip(FLAGS, states, strict=True))
+        for name, flag in FLAGS.items():
+            monkeypatch.setenv(flag, "ON" if on[name] else "OFF")
+        raw_before, supervised_before = len(binary.raw), len(binary.supervised)
+        expected = expected_of(runtime, on, torch_is_here, consumers, mode)
+        found: set[str] | str
+        try:
+            found = set(binary.build(config))
+        except AirborneBootstrapError as error:
+            found = str(error)
+        assert found == expected, on
+        built = 1 if expected in ({"c7_inference"}, {"c7_inference", "c3_lightglue_runtime"}) else 0
+        only_lightglue_failed = isinstance(expected, str) and "lightglue_engine is not set" in expected
+        assert len(binary.raw) - raw_before == len(binary.supervised) - supervised_before
+        assert len(binary.raw) - raw_before == (1 if only_lightglue_failed else built)
+        assert [each.stops for each in binary.supervised[supervised_before:]] == (
+            [1] if only_lightglue_failed else [0] * built
+        )
+
+
+# What a reader of the matrix wants to see once, written out.
+
+
+def test_the_research_runtime_is_refused_with_the_two_airborne_options_and_no_other(binary: Binary) -> None:
+    config = configured(C7InferenceConfig(runtime="onnx_trt_ep", provider="cpu"), "c2_vpr", "c3_5_adhop")
+    with pytest.raises(AirborneBootstrapError) as refusal:
+        binary.build(config)
+    assert str(refusal.value) == (
+        "pre_constructed['c7_inference'] cannot be built: runtime onnx_trt_ep is configured but no airborne runtime;"
+        " needed by c2_vpr, c3_5_adhop. The airborne binary runs one of: tensorrt (BUILD_TENSORRT_RUNTIME=ON),"
+        " pytorch_fp16 (BUILD_PYTORCH_FP16_RUNTIME=ON); configure it as config.components['c7_inference'].runtime"
+    )
+    assert "BUILD_ONNX_TRT_EP_RUNTIME" not in str(refusal.value)
+
+
+def test_with_both_flags_off_the_refusal_names_key_flags_and_the_configured_consumer(
+    binary: Binary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUILD_TENSORRT_RUNTIME", "OFF")
+    monkeypatch.setenv("BUILD_PYTORCH_FP16_RUNTIME", "OFF")
+    with pytest.raises(AirborneBootstrapError) as refusal:
+        binary.build(configured({"runtime": "tensorrt", "device": "cuda"}, "c2_vpr"))
+    assert str(refusal.value) == (
+        "pre_constructed['c7_inference'] cannot be built: runtime tensorrt is configured but built out:"
+        " BUILD_TENSORRT_RUNTIME=OFF; set BUILD_TENSORRT_RUNTIME=ON or configure another runtime; needed by c2_vpr."
+        " The airborne binary runs one of: tensorrt (BUILD_TENSORRT_RUNTIME=ON), pytorch_fp16"
+        " (BUILD_PYTORCH_FP16_RUNTIME=ON); configure it as config.components['c7_inference'].runtime"
+    )
+    assert isinstance(refusal.value.__cause__, RuntimeNotAvailableError)
+
+
+@pytest.mark.parametrize("runtime", ["tensorrt", "pytorch_fp16"])
+def test_an_airborne_runtime_that_can_be_built_is_built_once(
+    binary: Binary, monkeypatch: pytest.MonkeyPatch, lightglue: Path, runtime: str
+) -> None:
+    asked: list[C7InferenceConfig] = []
+
+    def build(config: C7InferenceConfig) -> FakeRuntime:
+        asked.append(config)
+        return binary.construct_raw()
+
+    monkeypatch.setattr(inference_factory, "build_inference_runtime", build)
+    seeds = binary.build(configured({"runtime": runtime, "lightglue_engine": str(lightglue)}))
+    assert [config.runtime for config in asked] == [runtime]
+    assert seeds["c7_inference"] is binary.supervised[0]
+    assert binary.raw[0].loads("lightglue") == 1
+
+
+def test_airborne_flags_are_those_of_the_factory() -> None:
+    assert C7_AIRBORNE_BUILD_FLAGS == (
+        ("tensorrt", "BUILD_TENSORRT_RUNTIME"),
+        ("pytorch_fp16", "BUILD_PYTORCH_FP16_RUNTIME"),
+    )
+    assert set(C7_AIRBORNE_BUILD_FLAGS) <= set(inference_factory._RUNTIME_TO_BUILD_FLAG.items())
+
+
+# One runtime, one LightGlue, for everybody.
+
+
+def test_every_component_receives_the_identical_runtime_and_the_identical_lightglue(
+    binary: Binary, lightglue: Path
+) -> None:
+    slugs = tuple(AIRBORNE_REQUIRED_PRE_CONSTRUCTED_KEYS)
+    for slug in slugs:
+        register_strategy(slug, "any", Component)
+    config = configured({"lightglue_engine": lightglue}, *slugs)
+
+    seeds = binary.build(config)
+    components = compose_root(config, seeds)
+
+    assert (len(binary.raw), len(binary.supervised), binary.raw[0].loads("lightglue")) == (1, 1, 1)
+    assert list(components) == list(slugs)
+    for slug, component in components.items():
+        assert isinstance(component, Component)
+        assert tuple(component.given) == AIRBORNE_REQUIRED_PRE_CONSTRUCTED_KEYS[slug]
+        assert all(given is dict(seeds)[key] for key, given in component.given.items())
+
+
+def test_lightglue_runs_on_the_runtime_that_everybody_shares(binary: Binary, lightglue: Path) -> None:
+    seeds = binary.build(configured({"lightglue_engine": lightglue}))
+    matcher = seeds["c3_lightglue_runtime"]
+    assert matcher.match({}) == {}
+    assert [call.model for call in binary.raw[0].calls] == ["lightglue"]
+    assert matcher.entry.path == lightglue
+    matcher.release()
+    matcher.release()
+    assert binary.raw[0].loaded == ()
+
+
+def test_two_bootstraps_give_two_runtimes(binary: Binary, lightglue: Path) -> None:
+    config = configured({"lightglue_engine": lightglue})
+    first, second = binary.build(config), binary.build(config)
+    assert first["c7_inference"] is not second["c7_inference"]
+    assert first["c3_lightglue_runtime"] is not second["c3_lightglue_runtime"]
+    assert len(binary.raw) == 2
+    assert not [name for name, value in vars(airborne_bootstrap).items() if isinstance(value, Supervised | FakeRuntime)]
+
+
+def test_no_public_attribute_of_what_is_shared_leads_to_the_strategy_below(binary: Binary, lightglue: Path) -> None:
+    seen: dict[int, object] = {}
+    to_visit: list[object] = [*dict(binary.build(configured({"lightglue_engine": lightglue}))).values()]
+    while to_visit:
+        visited = to_visit.pop()
+        if id(visited) not in seen and not isinstance(visited, type):
+            seen[id(visited)] = visited
+            # A bound method's __self__ is the object that was visited already.
+            to_visit += [getattr(visited, name) for name in dir(visited) if not name.startswith("_")]
+    assert not [each for each in seen.values() if each is binary.raw[0]]
+
+
+def test_lightglue_that_does_not_load_stops_the_runtime_that_was_started_for_it(
+    binary: Binary, lightglue: Path, tmp_path: Path
+) -> None:
+    missing = tmp_path / lightglue.name
+    with pytest.raises(EngineDeserializeError, match=r"lightglue.*\.sha256"):
+        binary.build(configured({"lightglue_engine": missing}, "c3_matcher"))
+    assert [each.stops for each in binary.supervised] == [1]
+
+
+def test_the_runtime_is_supervised_as_its_block_says(binary: Binary) -> None:
+    binary.build(configured({"run_limit_ms": 700, "priorities": {"lightglue": 3}}, "c2_vpr"))
+    assert (binary.configured[0].run_limit_ms, binary.configured[0].priorities) == (700.0, {"lightglue": 3})
+
+
+# Composition.
+
+
+def test_a_key_that_is_missing_is_named_with_the_component_that_needs_it() -> None:
+    register_strategy("c3_matcher", "any", Component)
+    supervised = Supervised(FakeRuntime({}, thermal=NoThermalFeed()))
+    with pytest.raises(AirborneBootstrapError) as refusal:
+        compose_root(configured({}, "c3_matcher"), {"c7_inference": supervised})
+    assert str(refusal.value) == (
+        "c3_matcher needs pre_constructed['c3_lightglue_runtime'], which is missing; found c7_inference."
+        " build_pre_constructed(config) builds c7_inference and c3_lightglue_runtime, others are the binary's own"
+    )
+
+
+def test_a_runtime_that_bypasses_the_actors_is_refused() -> None:
+    register_strategy("c2_vpr", "any", Component)
+    with pytest.raises(AirborneBootstrapError) as refusal:
+        compose_root(configured({}, "c2_vpr"), {"c7_inference": FakeRuntime({})})
+    assert str(refusal.value) == (
+        "pre_constructed['c7_inference']: expected the supervised runtime that build_pre_constructed() gives, found a"
+        " FakeRuntime, whose callers would bypass the actors"
+    )
+
+
+def test_a_replay_without_c7_composes_what_can_do_without_it(binary: Binary) -> None:
+    register_strategy("c1_vio", "klt_ransac", Component, needs=())
+    register_strategy("c4_pose", "klt_ransac", PoseEstimation)
+    config = configured(None, "c1_vio", "c4_pose", mode="replay", strategy="klt_ransac")
+    components = compose_root(config, binary.build(config))
+    pose = components["c4_pose"]
+    assert isinstance(pose, PoseEstimation)
+    assert pose.c7_inference is None
+    assert binary.raw == []
+
+
+def test_a_replay_without_c7_refuses_a_component_that_needs_it(binary: Binary) -> None:
+    register_strategy("c2_vpr", "any", Component)
+    config = configured(None, "c2_vpr", mode="replay")
+    with pytest.raises(
+        AirborneBootstrapError, match=r"c2_vpr needs pre_constructed\['c7_inference'\], .*; found nothing"
+    ):
+        compose_root(config, binary.build(config))
+
+
+def test_pose_estimation_does_not_do_without_c7_in_the_air() -> None:
+    register_strategy("c4_pose", "any", PoseEstimation)
+    with pytest.raises(AirborneBootstrapError, match=r"c4_pose needs pre_constructed\['c7_inference'\]"):
+        compose_root(configured(None, "c4_pose"), {})
