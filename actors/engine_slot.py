@@ -45,6 +45,7 @@ class EngineSlot:
         self.spec = spec
         self.state: SlotState = "waiting"
         self.generation = 0
+        self.serving_since_ns: int | None = None
         self.mailbox = Mailbox()
         self.ref: pykka.ActorRef[EngineActor] | None = None
         self.record = CLEAN_RECORD
@@ -57,6 +58,7 @@ class EngineSlot:
     def launch(self, around: EngineSurroundings, *, may_keep: bool) -> None:
         """Start the next generation, which begins from what the last one kept."""
         self.generation += 1
+        self.serving_since_ns = None
         self.mailbox = Mailbox(scheduling=around.scheduling)
         self.state = "loading"
         kept, self.kept = self.kept, None
@@ -95,6 +97,10 @@ class EngineSlot:
     @property
     def precision(self) -> str:
         return self.spec.entry.build_config.precision
+
+    def served_ns(self, now_ns: int) -> int:
+        """How long this start has served, or had when it ended; at least 1 where it did."""
+        return 0 if self.serving_since_ns is None else max(1, now_ns - self.serving_since_ns)
 
     def running_ns(self, now_ns: int) -> int | None:
         """How long its engine has been at a run or a self-test; None where it is at none."""

@@ -69,3 +69,8 @@ class Readiness:
             waiting, self._waiting = self._waiting, []
             for decided in waiting:
                 decided.release()
+
+
+def overdue_detail(load_timeout_s: float) -> str:
+    """Why an engine is not there that has not reported in time."""
+    return f"did not load within {load_timeout_s:g} s"

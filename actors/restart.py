@@ -63,9 +63,9 @@ class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
     default of one restart in 5 s would give an engine up after two faulty frames.
 
     What died more often is quarantined, and tried once more after `probation_after_ns`, doubled with each quarantine up
-    to `max_probation_after_ns`; 0 for never. An engine that dies within `window_ns` of that trial is quarantined again;
-    one that outlives it has a clean record. Raises ValueError for a count or a duration that is not a whole number of 0
-    or more, a window of 0, and a share that is not between 0 and 1.
+    to `max_probation_after_ns`; 0 for never. An engine that dies on trial before it has served for `window_ns` is
+    quarantined again; one that has served for longer has a clean record. Raises ValueError for a count or a duration
+    that is not a whole number of 0 or more, a window of 0, and a share that is not between 0 and 1.
     """
 
     max_restarts: int = 5
@@ -87,18 +87,22 @@ class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Death(NamedTuple):
-    """One end of an engine by a fault, in a run or in a load. `at_ns` is monotonic."""
+    """One end of an engine by a fault, in a run or in a load.
+
+    `at_ns` is monotonic; `served_ns` is how long this start of the engine had served, 0 where it never did.
+    """
 
     at_ns: int
     fault: FaultClass
+    served_ns: int = 0
 
 
 class EngineRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What counts against an engine. `trial_ns` is when its probation began, None where it is not on probation."""
+    """What counts against an engine, and whether it is on probation."""
 
     deaths: tuple[Death, ...] = ()
     quarantines: int = 0
-    trial_ns: int | None = None
+    on_trial: bool = False
 
 
 CLEAN_RECORD = EngineRecord()
@@ -121,11 +125,15 @@ class Quarantine(NamedTuple):
 def judge_death(
     policy: RestartPolicy, record: EngineRecord, death: Death, chance: float
 ) -> tuple[RestartAfter | Quarantine, EngineRecord]:
-    """What follows from a death, and the record with it. `chance`, at least 0 and below 1, sets the jitter."""
-    on_trial = record.trial_ns is not None
-    if record.trial_ns is not None and death.at_ns - record.trial_ns > policy.window_ns:
-        record, on_trial = CLEAN_RECORD, False
-    deaths = (*_recent(policy, record, death.at_ns), death)[-policy.max_restarts - 1 :]
+    """What follows from a death, and the record with it. `chance`, at least 0 and below 1, sets the jitter.
+
+    Time forgets a death only where the engine has served since: loads that take long to fail are no recovery.
+    """
+    if record.on_trial and death.served_ns > policy.window_ns:
+        record = CLEAN_RECORD
+    on_trial = record.on_trial
+    former = _recent(policy, record, death.at_ns) if death.served_ns else record.deaths
+    deaths = (*former, death)[-policy.max_restarts - 1 :]
     record = EngineRecord(deaths=deaths, quarantines=record.quarantines)
     remedy = REMEDIES[death.fault]
     alike = sum(each.fault == death.fault for each in deaths)
@@ -134,21 +142,18 @@ def judge_death(
         return Quarantine(f"{death.fault}: starting it again cannot help", 0), record
     if on_trial:
         return _quarantine(policy, record, f"failed again within {window_s:g} s of its probation")
+    span = f"within {window_s:g} s" if death.at_ns - deaths[0].at_ns <= policy.window_ns else "without a recovery"
     if len(deaths) > policy.max_restarts:
-        return _quarantine(
-            policy, record, f"{len(deaths)} failures within {window_s:g} s; {policy.max_restarts} allowed"
-        )
+        return _quarantine(policy, record, f"{len(deaths)} failures {span}; {policy.max_restarts} allowed")
     if remedy.max_restarts is not None and alike > remedy.max_restarts:
-        return _quarantine(
-            policy, record, f"{alike} times {death.fault} within {window_s:g} s; {remedy.max_restarts} allowed"
-        )
+        return _quarantine(policy, record, f"{alike} times {death.fault} {span}; {remedy.max_restarts} allowed")
     delay_ns = min(policy.first_delay_ns << len(deaths) - 1, policy.max_delay_ns)
     return RestartAfter(delay_ns - int(delay_ns * policy.jitter_share * chance), len(deaths)), record
 
 
-def begin_probation(record: EngineRecord, now_ns: int) -> EngineRecord:
+def begin_probation(record: EngineRecord) -> EngineRecord:
     """The quarantine is over: one trial."""
-    return EngineRecord(quarantines=record.quarantines, trial_ns=now_ns)
+    return EngineRecord(quarantines=record.quarantines, on_trial=True)
 
 
 def keeps_module(policy: RestartPolicy, record: EngineRecord, now_ns: int) -> bool:
@@ -156,7 +161,7 @@ def keeps_module(policy: RestartPolicy, record: EngineRecord, now_ns: int) -> bo
 
     Once only: what dies twice within the window is read and verified anew.
     """
-    return policy.max_restarts > 0 and record.trial_ns is None and not _recent(policy, record, now_ns)
+    return policy.max_restarts > 0 and not record.on_trial and not _recent(policy, record, now_ns)
 
 
 def _recent(policy: RestartPolicy, record: EngineRecord, now_ns: int) -> tuple[Death, ...]:

@@ -17,12 +17,12 @@ from actors.client import InferenceClient
 from actors.device_gate import DeviceGate
 from actors.launch import RUN_LIMIT_NS, EngineEnded, EngineSpec, EngineSurroundings
 from actors.ledger import Ledger, ModelStatistics, ModelTally
-from actors.readiness import Readiness
+from actors.readiness import Readiness, overdue_detail
 from actors.restart import RestartPolicy
 from actors.routes import Routes
 from actors.scheduling import THREADS, Scheduling
 from actors.supervised import await_end
-from actors.supervisor import STOP_TIMEOUT_S, Mode, RuntimeSupervisor, overdue_detail
+from actors.supervisor import STOP_TIMEOUT_S, Mode, RuntimeSupervisor
 from actors.terms import check_terms
 from actors.thermal import ThermalActor, open_source
 from actors.thermal_feed import ThermalBroadcast

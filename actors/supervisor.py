@@ -14,7 +14,7 @@ from actors.announcements import Announcements
 from actors.engine_slot import EngineSlot, LoadOverdue, RestartDue, SweepDue
 from actors.launch import EngineEnded, EngineSpec, EngineSurroundings
 from actors.mailbox import Mailbox
-from actors.readiness import Readiness
+from actors.readiness import Readiness, overdue_detail
 from actors.restart import (
     REMEDIES,
     Death,
@@ -88,6 +88,7 @@ class RuntimeSupervisor(SupervisedActor):
         self._all_loaded = False
         self._given_up = False
         self._now_ns = routes.clock.monotonic_ns
+        self._swept_ns = self._now_ns()
         self._say.turned_away(self._slots, "engine_unavailable", "loading")
 
     def open(self) -> None:
@@ -108,8 +109,8 @@ class RuntimeSupervisor(SupervisedActor):
                 self._judge_overdue(self._slots[message.model], message)
             case SweepDue():
                 self._sweep()
-            case _:
-                raise TypeError(f"a RuntimeSupervisor does not take a {type(message).__name__}")
+            case _:  # a consumer's mistake: the others fly on
+                logger.error("C7 supervisor was sent a {}; it takes an Infer", type(message).__name__)
         return None
 
     def leave(self, cause: str) -> None:
@@ -146,7 +147,7 @@ class RuntimeSupervisor(SupervisedActor):
     def _serve(self, slot: EngineSlot, loaded: EngineLoaded) -> None:
         if loaded.generation != slot.generation or slot.state != "loading" or self._given_up:
             return
-        slot.state = "serving"
+        slot.state, slot.serving_since_ns = "serving", self._now_ns()
         slot.cancel_overdue()
         self._say.loaded(loaded, slot.precision, slot.mailbox)
         self._decide(slot, "")
@@ -174,11 +175,12 @@ class RuntimeSupervisor(SupervisedActor):
     def _sweep(self) -> None:
         """On a tick, and not at each deadline: a timer for every request would cost every request."""
         now_ns = self._now_ns()
+        stood_still = now_ns - self._swept_ns > NS_PER_S  # the whole process: what ran meanwhile had no time either
+        self._swept_ns = now_ns
         for slot in self._slots.values():
             slot.mailbox.sweep(now_ns)
-            running_ns = slot.running_ns(now_ns)
-            loaded = slot.state in {"serving", "stopping"}
-            if loaded and running_ns is not None and running_ns > slot.spec.run_limit_ns:
+            running_ns = None if stood_still or slot.state in {"loading", "hung"} else slot.running_ns(now_ns)
+            if running_ns is not None and running_ns > slot.spec.run_limit_ns:
                 self._fence(slot, running_ns)
         self._timers.after(SWEEP_PERIOD_NS, lambda: self.post(SweepDue()))
 
@@ -224,7 +226,8 @@ class RuntimeSupervisor(SupervisedActor):
                 self._readiness.awaited_again(death.model)
             if scope == "device":
                 self._give_up_context(death.model)
-            self._judge(slot, Death(self._now_ns(), death.fault), death.detail)
+            now_ns = self._now_ns()
+            self._judge(slot, Death(now_ns, death.fault, slot.served_ns(now_ns)), death.detail)
         self._load_next()
 
     def _judge(self, slot: EngineSlot, death: Death, detail: str) -> None:
@@ -243,7 +246,7 @@ class RuntimeSupervisor(SupervisedActor):
         if slot.generation != generation or slot.state not in {"down", "quarantined"} or self._given_up:
             return
         if slot.state == "quarantined":
-            slot.record = begin_probation(slot.record, self._now_ns())
+            slot.record = begin_probation(slot.record)
             self._say.probation_began(slot.spec.model)
         if any(other.state in {"waiting", "stopping"} for other in self._slots.values()):
             slot.state = "waiting"
@@ -294,7 +297,3 @@ class RuntimeSupervisor(SupervisedActor):
         self._all_loaded = True
         serving = {model: slot.precision for model, slot in self._slots.items() if slot.state == "serving"}
         self._say.all_loaded(self._around.runtime.current_runtime_label(), serving, self._now_ns())
-
-
-def overdue_detail(load_timeout_s: float) -> str:
-    return f"did not load within {load_timeout_s:g} s"

@@ -22,7 +22,8 @@ import pytest
 from loguru import logger
 
 from actors import Supervision, supervise
-from actors.supervisor import SWEEP_PERIOD_NS, overdue_detail
+from actors.readiness import overdue_detail
+from actors.supervisor import SWEEP_PERIOD_NS
 from messages import NS_PER_MS, NS_PER_S, EngineDied, EngineQuarantined, InferCompleted, Message
 from runtimes import FakeRuntime
 from tests.actors.chaos import scripts

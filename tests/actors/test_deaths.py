@@ -191,7 +191,7 @@ def test_two_hundred_restarts_leave_no_timer_behind() -> None:
 def test_a_supervisor_that_dies_settles_every_route_and_releases_every_engine() -> None:
     fake = FakeRuntime({"vpr": returns(RESULT), "match": returns(RESULT)})
     with supervise(fake, fake.entries()) as c7:
-        c7._supervisor.tell("nonsense")
+        c7._supervisor.tell(EngineLoaded("nobody", 1, 1))  # what no engine of this flight reports
         assert await_end(c7._supervisor, WAIT_S)
         assert not c7.is_alive()
         assert [reason(ask(c7, model)) for model in ("vpr", "match")] == ["shutting_down"] * 2

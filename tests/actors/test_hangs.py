@@ -228,3 +228,14 @@ def test_an_interval_of_time_without_any_request_is_no_hang() -> None:
         assert isinstance(ask(world, "vpr"), InferCompleted)
         world.advance_ms(3_600_000)
         assert isinstance(ask(world, "vpr"), InferCompleted)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_process_that_stood_still_as_a_whole_takes_no_run_for_one_that_hangs(seed: int) -> None:
+    with fly(takes_ms(200, FINE), seed=seed) as world:
+        running = world.client.submit("vpr", IMAGE, within_ms=60_000)
+        world.run_until_idle()
+        world.clock.advance_ms(30 * LIMIT_MS)  # stopped by a debugger, frozen with its group: nothing ran meanwhile
+        world.advance_ms(500)
+        assert reason(running.result()) == "completed"
+        assert not world.supervision.restart_needed

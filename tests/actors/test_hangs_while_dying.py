@@ -105,3 +105,12 @@ def test_no_engine_begins_a_run_on_a_device_that_a_load_has_found_gone(seed: int
         assert "completed" in outcomes
         assert "engine_unavailable" in outcomes
     assert len(fake.calls) == fake.runs_before
+
+
+def test_a_load_that_comes_back_too_late_and_then_never_lets_go_is_found() -> None:
+    fake = HangsInRelease({"vpr": takes_ms(3000, loads()), "match": FINE})
+    with stepped(fake, mode="recovery", load_timeout_s=2, priorities={"vpr": 0, "match": 1}) as world:
+        world.advance_ms(2500)
+        assert not world.supervision.restart_needed
+        world.advance_ms(10_000)
+        assert "vpr has not returned" in world.supervision.restart_needed

@@ -40,8 +40,10 @@ def decide(
     """What each of these deaths of one engine leads to."""
     decisions: list[RestartAfter | Quarantine] = []
     record = CLEAN_RECORD
+    born_ns = -1
     for at_ns in times_ns:
-        decision, record = judge_death(policy, record, Death(at_ns, fault), chance)
+        decision, record = judge_death(policy, record, Death(at_ns, fault, at_ns - born_ns), chance)
+        born_ns = at_ns
         decisions.append(decision)
     return decisions
 
@@ -147,8 +149,8 @@ def test_an_engine_that_dies_on_probation_waits_twice_as_long_for_the_next_one_u
     record, now_ns, waits_s = quarantined(), 0, []
     for _ in range(4):
         now_ns += 60 * NS_PER_S
-        record = begin_probation(record, now_ns)
-        decision, record = judge_death(POLICY, record, Death(now_ns + NS_PER_S, "engine_fault"), 0.0)
+        record = begin_probation(record)
+        decision, record = judge_death(POLICY, record, Death(now_ns + NS_PER_S, "engine_fault", NS_PER_S), 0.0)
         assert isinstance(decision, Quarantine)
         assert decision.detail == "failed again within 10 s of its probation"
         waits_s.append(decision.probation_in_ns // NS_PER_S)
@@ -156,8 +158,8 @@ def test_an_engine_that_dies_on_probation_waits_twice_as_long_for_the_next_one_u
 
 
 def test_an_engine_that_outlives_its_probation_has_a_clean_record() -> None:
-    record = begin_probation(quarantined(), 60 * NS_PER_S)
-    decision, record = judge_death(POLICY, record, Death(71 * NS_PER_S, "engine_fault"), 0.0)
+    record = begin_probation(quarantined())
+    decision, record = judge_death(POLICY, record, Death(71 * NS_PER_S, "engine_fault", 11 * NS_PER_S), 0.0)
     assert decision == RestartAfter(20 * NS_PER_MS, 1)
     assert record.quarantines == 0
 
@@ -167,6 +169,21 @@ def test_a_policy_may_do_without_probation() -> None:
     decision, _ = judge_death(policy, CLEAN_RECORD, Death(1, "engine_fault"), 0.0)
     assert isinstance(decision, Quarantine)
     assert decision.probation_in_ns == 0
+
+
+def test_a_trial_whose_load_takes_long_to_fail_was_not_outlived() -> None:
+    decision, _ = judge_death(POLICY, begin_probation(quarantined()), Death(900 * NS_PER_S, "engine_fault"), 0.0)
+    assert isinstance(decision, Quarantine)
+    assert decision.probation_in_ns == 120 * NS_PER_S
+
+
+def test_loads_that_take_longer_to_fail_than_the_window_are_given_up_all_the_same() -> None:
+    record, decisions = CLEAN_RECORD, []
+    for attempt in range(4):
+        decision, record = judge_death(POLICY, record, Death(attempt * 30 * NS_PER_S, "engine_fault"), 0.0)
+        decisions.append(decision)
+    assert [type(each) for each in decisions] == [RestartAfter] * 3 + [Quarantine]
+    assert decisions[-1] == Quarantine("4 failures without a recovery; 3 allowed", 60 * NS_PER_S)
 
 
 # What is kept for the next start.
@@ -180,7 +197,7 @@ def test_only_the_first_death_within_the_window_may_start_from_what_was_kept() -
 
 
 def test_an_engine_on_probation_is_read_and_verified_anew() -> None:
-    assert not keeps_module(POLICY, begin_probation(quarantined(), 90 * NS_PER_S), 90 * NS_PER_S)
+    assert not keeps_module(POLICY, begin_probation(quarantined()), 90 * NS_PER_S)
 
 
 # For all histories.
@@ -211,9 +228,9 @@ def test_each_quarantine_waits_at_least_as_long_as_the_one_before(lives_ns: list
     record, now_ns, waits_ns = quarantined(), 10**9, [POLICY.probation_after_ns]
     for life_ns in lives_ns:
         now_ns += waits_ns[-1]
-        record = begin_probation(record, now_ns)
+        record = begin_probation(record)
         now_ns += life_ns
-        decision, record = judge_death(POLICY, record, Death(now_ns, "engine_fault"), 0.0)
+        decision, record = judge_death(POLICY, record, Death(now_ns, "engine_fault", life_ns), 0.0)
         if isinstance(decision, RestartAfter):
             break
         waits_ns.append(decision.probation_in_ns)

@@ -212,7 +212,7 @@ def test_a_supervisor_that_dies_settles_everything_and_asks_for_a_new_process() 
     with stepped(fake) as world:
         waiting = [submit(world, "vpr", consumer) for consumer in ("a", "b", "c")]
         world.run_until_idle()
-        world.supervision.actor_ref.tell("nonsense")
+        world.supervision.actor_ref.tell(EngineLoaded("nobody", 1, 1))
         world.advance_ms(100)
         assert sorted(reason(each.result()) for each in waiting) == ["completed", "shutting_down", "shutting_down"]
         assert reason(world.client.infer("match", IMAGE, within_ms=200)) == "shutting_down"
@@ -328,6 +328,6 @@ def test_after_the_supervisors_death_an_engine_that_was_down_is_no_longer_said_t
         world.client.infer("vpr", IMAGE, within_ms=100)
         world.run_until_idle()
         assert detail(world.client.infer("vpr", IMAGE, within_ms=100)) == "716"
-        world.supervision.actor_ref.tell("nonsense")
+        world.supervision.actor_ref.tell(EngineLoaded("nobody", 1, 1))
         world.run_until_idle()
         assert reason(world.client.infer("vpr", IMAGE, within_ms=100)) == "shutting_down"

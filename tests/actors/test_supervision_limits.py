@@ -150,3 +150,13 @@ def test_a_listener_that_raises_costs_no_engine_no_supervisor_and_nobody_elses_o
         assert world.supervision.is_alive()
         assert reason(ask(world, "vpr")) == "completed"
         assert world.statistics()["vpr"].generation == 1
+
+
+def test_a_wrong_message_to_the_supervisor_costs_nobody_anything() -> None:
+    fake = FakeRuntime({"vpr": FINE})
+    with stepped(fake) as world:
+        for nonsense in ("nonsense", None, 5):
+            world.supervision.actor_ref.tell(nonsense)
+        world.advance_ms(1000)
+        assert world.supervision.is_alive()
+        assert reason(ask(world, "vpr")) == "completed"

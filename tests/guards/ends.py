@@ -139,8 +139,8 @@ GUARDS = (
         27,
         "a-timer-that-is-not-needed-goes",
         "actors/supervisor.py",
-        '        slot.state = "serving"\n        slot.cancel_overdue()\n',
-        '        slot.state = "serving"\n',
+        '        slot.state, slot.serving_since_ns = "serving", self._now_ns()\n        slot.cancel_overdue()\n',
+        '        slot.state, slot.serving_since_ns = "serving", self._now_ns()\n',
         ("actors/test_deaths.py::test_two_hundred_restarts_leave_no_timer_behind",),
     ),
     Guard(

@@ -96,8 +96,8 @@ GUARDS = (
         19,
         "a-second-death-is-suspect",
         "actors/restart.py",
-        "record.trial_ns is None and not _recent(policy, record, now_ns)",
-        "record.trial_ns is None",
+        "not record.on_trial and not _recent(policy, record, now_ns)",
+        "not record.on_trial",
         (
             "actors/test_restart.py::test_only_the_first_death_within_the_window_may_start_from_what_was_kept",
             "actors/test_kept_engines.py::"
