@@ -63,6 +63,7 @@ __all__ = [
     "compose_root",
     "register_airborne_strategies",
     "register_strategy",
+    "supervised",
 ]
 
 C7_AIRBORNE_BUILD_FLAGS: tuple[tuple[RuntimeName, str], ...] = (

@@ -288,6 +288,16 @@ def test_an_airborne_runtime_that_can_be_built_is_built_once(
     assert binary.raw[0].loads("lightglue") == 1
 
 
+@pytest.mark.torch
+def test_an_unconfigured_binary_runs_the_workstation_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    for flag in FLAGS.values():
+        monkeypatch.delenv(flag, raising=False)
+    seeds = Binary().build(Config())
+    assert list(seeds) == ["c7_inference"]
+    assert seeds["c7_inference"].current_runtime_label() == "pytorch_fp16[cpu]"
+
+
 def test_airborne_flags_are_those_of_the_factory() -> None:
     assert C7_AIRBORNE_BUILD_FLAGS == (
         ("tensorrt", "BUILD_TENSORRT_RUNTIME"),
