@@ -164,6 +164,14 @@ GUARDS = (
     ),
     Guard(
         16,
+        "time-alone-is-no-recovery",
+        "actors/restart.py",
+        " if death.served_ns else record.deaths",
+        "",
+        ("actors/test_restart.py::test_loads_that_take_longer_to_fail_than_the_window_are_given_up_all_the_same",),
+    ),
+    Guard(
+        16,
         "a-delay-is-waited",
         "actors/supervisor.py",
         "        self._timers.after(delay_ns, lambda: self.post(due))",

@@ -19,6 +19,14 @@ GUARDS = (
     ),
     Guard(
         22,
+        "what-stood-still-is-no-hang",
+        "actors/supervisor.py",
+        "stood_still = now_ns - self._swept_ns > NS_PER_S",
+        "stood_still = False",
+        ("actors/test_hangs.py::test_a_process_that_stood_still_as_a_whole_takes_no_run_for_one_that_hangs",),
+    ),
+    Guard(
+        22,
         "a-fenced-device-is-not-entered",
         "actors/device_gate.py",
         "            if self._fenced:\n                return False\n",
