@@ -24,7 +24,7 @@ from loguru import logger
 from actors import Supervision, supervise
 from actors.readiness import overdue_detail
 from actors.supervisor import SWEEP_PERIOD_NS
-from messages import NS_PER_MS, NS_PER_S, EngineDied, EngineQuarantined, InferCompleted, Message
+from messages import NS_PER_MS, NS_PER_S, EngineDied, EngineLoaded, EngineQuarantined, InferCompleted, Message
 from runtimes import FakeRuntime
 from tests.actors.chaos import scripts
 from tests.actors.chaos.account import Account
@@ -154,7 +154,7 @@ def last_run(ending: Ending, witness: Witness, doom: Doom) -> int:
 def bring_about(ending: Ending, c7: Supervision, account: Account, witness: Witness, doom: Doom) -> None:
     if ending == "the supervisor dies":
         await_total(account, WARM_UP)
-        c7.actor_ref.tell("a supervisor does not understand this")
+        c7.actor_ref.tell(EngineLoaded("nobody", 1, 1))  # what no engine of this flight reports
     if ending == "it is stopped in flight":
         await_total(account, WARM_UP)
         stop(c7)
