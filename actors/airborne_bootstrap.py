@@ -1,13 +1,14 @@
 """The airborne binary's side: the one runtime and the one LightGlue are built here, once, and given to every component.
 
     register_airborne_strategies()
-    pre_constructed = build_pre_constructed(config)
+    pre_constructed = build_pre_constructed(config, supervise_raw)
     components = compose_root(config, pre_constructed)
     ...
     pre_constructed["c7_inference"].stop()
 
 What is under `c7_inference` is the supervised runtime: whoever holds it runs on the actors, and nobody holds the
-strategy below it. Nothing is kept in this module: two bootstraps in one process give two runtimes.
+strategy below it. How a strategy is put under supervision, `supervise_raw`, is the binary's to say. Nothing is kept in
+this module: two bootstraps in one process give two runtimes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Protocol, TypedDict, cast, runtime_checkable
+from typing import Protocol, TypedDict, runtime_checkable
 
 from actors.airborne_config import (
     C7_INFERENCE,
@@ -41,11 +42,9 @@ from actors.strategy_registry import (
     register_airborne_strategies,
     register_strategy,
 )
-from messages import C7Error, ConfigError, MonotonicClock, RuntimeNotAvailableError, describe_error
+from messages import C7Error, ConfigError, RuntimeNotAvailableError, describe_error
 from runtimes import InferenceRuntime, inference_factory, read_entry
-from runtimes.available_memory import read_available_memory
 from runtimes.config import RuntimeName
-from telemetry import open_thermal_source
 
 __all__ = [
     "AIRBORNE_REQUIRED_PRE_CONSTRUCTED_KEYS",
@@ -63,7 +62,6 @@ __all__ = [
     "compose_root",
     "register_airborne_strategies",
     "register_strategy",
-    "supervised",
 ]
 
 C7_AIRBORNE_BUILD_FLAGS: tuple[tuple[RuntimeName, str], ...] = (
@@ -96,34 +94,10 @@ class PreConstructed(TypedDict, total=False):
 
 
 SuperviseRaw = Callable[[InferenceRuntime, C7AirborneConfig], StoppableRuntime]
+"""Puts a raw strategy under supervision, as configured: what it returns is all that anybody is given of it."""
 
 
-def supervised(
-    raw: InferenceRuntime, c7: C7AirborneConfig, *, on_restart_needed: Callable[[str], None] | None = None
-) -> StoppableRuntime:
-    """The strategy under supervision, as configured. `on_restart_needed` is told why only a new process can go on."""
-    from importlib import import_module
-
-    clock = MonotonicClock()
-    auto = c7.thermal.source == "auto"
-    supervised_runtime = import_module("actors.supervised_runtime").SupervisedRuntime(
-        raw,
-        within_ms=c7.within_ms,
-        priorities=c7.priorities,
-        self_test_tolerances=c7.self_test_tolerances,
-        load_timeout_s=c7.load_timeout_s,
-        run_limit_ms=c7.run_limit_ms,
-        runs_at_once=c7.runs_at_once,
-        thermal="auto" if auto else open_thermal_source(c7.thermal.source, c7.thermal.trace, clock),
-        period_s=c7.thermal.period_s,
-        clock=clock,
-        available_memory=lambda: read_available_memory(c7),
-        on_restart_needed=on_restart_needed,
-    )
-    return cast("StoppableRuntime", supervised_runtime)
-
-
-def build_pre_constructed(config: AirborneConfig, supervise_raw: SuperviseRaw = supervised) -> PreConstructed:
+def build_pre_constructed(config: AirborneConfig, supervise_raw: SuperviseRaw) -> PreConstructed:
     """What components share: `c7_inference`, and `c3_lightglue_runtime` where it is configured or needed.
 
     Both are left out in mode `replay` without a `c7_inference` block. Raises ConfigError for what cannot be meant,
@@ -166,7 +140,7 @@ def compose_root(config: AirborneConfig, pre_constructed: Mapping[str, object]) 
     return {slug: construct() for slug, construct in prepared}
 
 
-def _build_c7_inference(config: AirborneConfig, supervise_raw: SuperviseRaw = supervised) -> StoppableRuntime:
+def _build_c7_inference(config: AirborneConfig, supervise_raw: SuperviseRaw) -> StoppableRuntime:
     c7 = read_c7_inference(config) or C7AirborneConfig()
     needed = _needed_by(C7_INFERENCE, config)
     try:

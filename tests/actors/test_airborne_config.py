@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -132,6 +133,10 @@ def test_a_mode_that_there_is_not_is_refused() -> None:
     assert str(refusal.value) == "config.mode: expected airborne or replay, found 'hover'"
 
 
+def never(_raw: object, _config: object) -> NoReturn:
+    pytest.fail("nothing is put under supervision that is refused before it is built")
+
+
 def test_a_misspelt_component_is_refused_before_anything_is_built() -> None:
     config = Config(components={"c3_matchr": {"strategy": "any"}})
     text = (
@@ -139,11 +144,11 @@ def test_a_misspelt_component_is_refused_before_anything_is_built() -> None:
         r" c3_matcher, c3_5_adhop, c4_pose, or one that register_strategy\(\) was told of before$"
     )
     with pytest.raises(ConfigError, match=text):
-        build_pre_constructed(config)
+        build_pre_constructed(config, never)
     with pytest.raises(ConfigError, match=text):
         compose_root(config, {})
 
 
 def test_a_provider_without_its_runtime_is_refused_with_its_place() -> None:
     with pytest.raises(ConfigError, match=r"^config\.components\['c7_inference'\]\.provider: expected none with"):
-        build_pre_constructed(Config(components={"c7_inference": {"provider": "cuda"}}))
+        build_pre_constructed(Config(components={"c7_inference": {"provider": "cuda"}}), never)
