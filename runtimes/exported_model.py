@@ -79,12 +79,49 @@ def _logged_errors() -> Iterator[list[BaseException]]:
         logged.append(record.exc_info[1])
         return False
 
-    log = logging.getLogger("torch.export")
-    log.addFilter(keep)
-    try:
-        yield logged
-    finally:
-        log.removeFilter(keep)
+    with _HEARD:
+        _HEARD.log.addFilter(keep)
+        try:
+            yield logged
+        finally:
+            _HEARD.log.removeFilter(keep)
+
+
+class _HeardLogger:
+    """torch's logger, which speaks while somebody listens: `logging.config` silences loggers that it was not told of,
+    and what torch says would be lost. What was to be silent stays so in the log. Re-entrant, from any thread.
+    """
+
+    def __init__(self) -> None:
+        self.log = logging.getLogger("torch.export")
+        self._lock = threading.Lock()
+        self._listeners = 0
+        self._former = (False, logging.NOTSET)
+        self._loudest = logging.NOTSET
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._listeners += 1
+            if self._listeners == 1:
+                self._former = (self.log.disabled, self.log.level)
+                self._loudest = logging.CRITICAL + 1 if self.log.disabled else self.log.getEffectiveLevel()
+                self.log.disabled = False
+                self.log.setLevel(min(logging.WARNING, self.log.getEffectiveLevel()))
+                self.log.addFilter(self._was_to_be_heard)
+
+    def __exit__(self, *_error: object) -> None:
+        with self._lock:
+            self._listeners -= 1
+            if not self._listeners:
+                self.log.removeFilter(self._was_to_be_heard)
+                self.log.disabled = self._former[0]
+                self.log.setLevel(self._former[1])
+
+    def _was_to_be_heard(self, record: logging.LogRecord) -> bool:
+        return record.exc_info is not None or record.levelno >= self._loudest
+
+
+_HEARD = _HeardLogger()
 
 
 def describe_exported(program: ExportedProgram) -> ExportedModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -38,8 +39,6 @@ def logs_and_raises(error: RuntimeError) -> Callable[[object], Any]:
     """What `torch.export.load` does of an error."""
 
     def load(_file: object) -> Any:
-        import logging
-
         try:
             raise error
         except RuntimeError:
@@ -170,3 +169,24 @@ def test_an_engine_is_released_even_where_the_device_answers_no_more(
     runtime.release_engine(handle)
     with pytest.raises(InferenceError, match="released"):
         runtime.infer(handle, {})
+
+
+@pytest.mark.parametrize(("disabled", "level"), [(True, 0), (False, 50), (False, 0)])
+def test_what_torch_only_logs_is_found_where_its_log_is_silent_and_the_log_stays_silent(
+    runtime: PytorchFp16Runtime,
+    descriptor_pt2: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    disabled: bool,
+    level: int,
+) -> None:
+    """`logging.config.dictConfig` disables every logger that it is not told of."""
+    entry = runtime.compile_engine(descriptor_pt2, BuildConfig())
+    log = logging.getLogger("torch.export")
+    monkeypatch.setattr(log, "disabled", disabled)
+    monkeypatch.setattr(log, "level", level)
+    monkeypatch.setattr(torch.export, "load", logs_and_raises(RuntimeError(FULL)))
+    with pytest.raises(OutOfMemoryError, match="can't allocate memory"):
+        runtime.deserialize_engine(entry)
+    assert (log.disabled, log.level) == (disabled, level)
+    assert capfd.readouterr().err == ""
