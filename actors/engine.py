@@ -173,7 +173,8 @@ class EngineActor(SupervisedActor):
                 self._runtime.release_engine(self._launch.kept.handle)
             return
         shelf = self._launch.shelf
-        may_keep = bool(cause) and self._serves and shelf.is_open and REMEDIES[self._fault].keeps_module
+        died = bool(cause) and self._serves and self._now_ns() >= self._launch.keeps_from_ns
+        may_keep = died and shelf.is_open and REMEDIES[self._fault].keeps_module
         if may_keep and isinstance(self._runtime, SuspendsEngines):
             try:
                 self._runtime.suspend_engine(handle)

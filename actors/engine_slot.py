@@ -55,7 +55,7 @@ class EngineSlot:
         self.cancel_overdue: Cancel = _nothing_due
         self._poison = PoisonWatch()
 
-    def launch(self, around: EngineSurroundings, *, may_keep: bool) -> None:
+    def launch(self, around: EngineSurroundings, keeps_from_ns: int | None) -> None:
         """Start the next generation, which begins from what the last one kept."""
         self.generation += 1
         self.serving_since_ns = None
@@ -63,8 +63,8 @@ class EngineSlot:
         self.state = "loading"
         kept, self.kept = self.kept, None
         stale, self._stale = self._stale, ()
-        self.shelf = KeptShelf(is_open=may_keep)
-        launch = Launch(self.generation, kept, self.shelf, stale)
+        self.shelf = KeptShelf(is_open=keeps_from_ns is not None)
+        launch = Launch(self.generation, kept, self.shelf, stale, keeps_from_ns or 0)
         self.ref = EngineActor.start(self.spec, launch, around, self.mailbox, self._poison)
 
     def turn_away(self, reason: RejectReason, detail: str) -> None:

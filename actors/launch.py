@@ -74,7 +74,8 @@ class KeptShelf:
 
 
 class Launch(NamedTuple):
-    """One start of an engine. `shelf` is open where, should it die, what it verified is not suspect yet.
+    """One start of an engine. Should it die at `keeps_from_ns` or later, what it verified is not suspect yet: then it
+    leaves it on `shelf`, where that is open.
 
     `stale` is what was kept and nothing may begin from any more: this start frees it before it loads.
     """
@@ -83,6 +84,7 @@ class Launch(NamedTuple):
     kept: Kept | None = None
     shelf: KeptShelf = KeptShelf(is_open=False)  # a closed one stays closed
     stale: tuple[Kept, ...] = ()
+    keeps_from_ns: int = 0
 
 
 class EngineEnded(NamedTuple):

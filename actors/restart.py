@@ -156,12 +156,15 @@ def begin_probation(record: EngineRecord) -> EngineRecord:
     return EngineRecord(quarantines=record.quarantines, on_trial=True)
 
 
-def keeps_module(policy: RestartPolicy, record: EngineRecord, now_ns: int) -> bool:
-    """Whether an engine that is started now may be started again from what it has verified and opened.
+def keeps_module_from_ns(policy: RestartPolicy, record: EngineRecord) -> int | None:
+    """From when on an engine that is started now may, should it die, be started again from what it has verified and
+    opened; None for never.
 
-    Once only: what dies twice within the window is read and verified anew.
+    What dies twice within the window is read and verified anew.
     """
-    return policy.max_restarts > 0 and not record.on_trial and not _recent(policy, record, now_ns)
+    if policy.max_restarts == 0 or record.on_trial:
+        return None
+    return record.deaths[-1].at_ns + policy.window_ns + 1 if record.deaths else 0
 
 
 def _recent(policy: RestartPolicy, record: EngineRecord, now_ns: int) -> tuple[Death, ...]:

@@ -22,7 +22,7 @@ from actors.restart import (
     RestartPolicy,
     begin_probation,
     judge_death,
-    keeps_module,
+    keeps_module_from_ns,
 )
 from actors.routes import Routes
 from actors.supervised import SupervisedActor, await_end
@@ -140,7 +140,7 @@ class RuntimeSupervisor(SupervisedActor):
     def _launch(self, slot: EngineSlot) -> None:
         if self._given_up:
             return
-        slot.launch(self._around, may_keep=keeps_module(self._policy, slot.record, self._now_ns()))
+        slot.launch(self._around, keeps_module_from_ns(self._policy, slot.record))
         overdue = LoadOverdue(slot.spec.model, slot.generation)
         slot.cancel_overdue = self._timers.after(self._around.load_timeout_ns, lambda: self.post(overdue))
 

@@ -79,6 +79,19 @@ def test_the_first_restart_begins_from_what_was_verified_and_the_second_reads_it
     assert fake.loaded == ()
 
 
+def test_a_death_long_after_the_last_one_begins_from_what_was_verified_again() -> None:
+    fake, world = fly(FAULT, FINE, FAULT, FINE)
+    with world:
+        ask(world)
+        world.advance_ms(1000)
+        assert reason(ask(world)) == "completed"
+        world.advance_ms(3_600_000)
+        ask(world)
+        world.advance_ms(1000)
+        assert reason(ask(world)) == "completed"
+        assert (fake.loads("vpr"), fake.resumes("vpr")) == (1, 2)
+
+
 @pytest.mark.parametrize("error", [OutOfMemoryError("2 GiB"), ValueError("a bug")], ids=repr)
 def test_what_may_be_suspect_is_read_and_verified_again(error: BaseException) -> None:
     fake, world = fly(raises(error), raises(error), FINE)

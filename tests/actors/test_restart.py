@@ -19,7 +19,7 @@ from actors.restart import (
     Scope,
     begin_probation,
     judge_death,
-    keeps_module,
+    keeps_module_from_ns,
     scope_of,
 )
 from messages import FAULT_CLASSES, NS_PER_MS, NS_PER_S, FaultClass
@@ -190,14 +190,14 @@ def test_loads_that_take_longer_to_fail_than_the_window_are_given_up_all_the_sam
 
 
 def test_only_the_first_death_within_the_window_may_start_from_what_was_kept() -> None:
-    assert keeps_module(POLICY, CLEAN_RECORD, 0)
+    assert keeps_module_from_ns(POLICY, CLEAN_RECORD) == 0
     _, record = judge_death(POLICY, CLEAN_RECORD, Death(1, "engine_fault"), 0.0)
-    assert not keeps_module(POLICY, record, 2)
-    assert keeps_module(POLICY, record, 11 * NS_PER_S)
+    assert keeps_module_from_ns(POLICY, record) == 10 * NS_PER_S + 2
+    assert keeps_module_from_ns(RestartPolicy(max_restarts=0), CLEAN_RECORD) is None
 
 
 def test_an_engine_on_probation_is_read_and_verified_anew() -> None:
-    assert not keeps_module(POLICY, begin_probation(quarantined()), 90 * NS_PER_S)
+    assert keeps_module_from_ns(POLICY, begin_probation(quarantined())) is None
 
 
 # For all histories.

@@ -96,8 +96,8 @@ GUARDS = (
         19,
         "a-second-death-is-suspect",
         "actors/restart.py",
-        "not record.on_trial and not _recent(policy, record, now_ns)",
-        "not record.on_trial",
+        "record.deaths[-1].at_ns + policy.window_ns + 1 if record.deaths else 0",
+        "0",
         (
             "actors/test_restart.py::test_only_the_first_death_within_the_window_may_start_from_what_was_kept",
             "actors/test_kept_engines.py::"
