@@ -7,7 +7,10 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from loguru import logger
+
 from actors.scheduling import Scheduling, Signal, ThreadScheduling
+from messages import describe_error
 
 
 class Bell(Protocol):
@@ -70,6 +73,7 @@ def hang_bell(scheduling: Scheduling) -> Bell:
     if isinstance(scheduling, ThreadScheduling):
         try:
             return PipeBell()
-        except OSError:
+        except OSError as error:
+            logger.warning("C7 actor is woken by a lock, which costs more than a pipe; cause={}", describe_error(error))
             return SignalBell(scheduling.signal())
     return SignalBell(scheduling.signal())

@@ -12,7 +12,7 @@ class LightGlueRuntime:
     """One resident LightGlue engine on a runtime that its consumers share.
 
     Loads at construction; raises what `deserialize_cached_engine` raises. C2.5 and C3 have threads of their own, so the
-    runtime's handles must be usable from several threads at once, as those of a `SupervisedRuntime` are.
+    runtime's handles must be usable from several threads at once: each of its runs is a message to the engine's actor.
     """
 
     def __init__(self, runtime: InferenceRuntime, entry: EngineCacheEntry) -> None:

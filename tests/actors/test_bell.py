@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from loguru import logger
 
 from actors.bell import UNHEARD, Bell, PipeBell, SignalBell, hang_bell
 from actors.mailbox import Mailbox
@@ -79,12 +80,17 @@ def test_a_pipe_bell_gives_its_descriptors_back_when_nobody_holds_it() -> None:
     assert open_files() == before
 
 
-def test_a_process_without_descriptors_hangs_a_bell_that_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_without_descriptors_hangs_a_bell_that_needs_none_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def none_left() -> tuple[int, int]:
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(os, "pipe", none_left)
+    said: list[str] = []
+    handler = logger.add(lambda line: said.append(str(line)), format="{message}")
     bell = hang_bell(THREADS)
+    logger.remove(handler)
+    assert "woken by a lock" in said[0]
+    assert "Too many open files" in said[0]
     heard = hears(bell)
     bell.ring()
     assert heard.wait(WAIT_S)
