@@ -80,7 +80,7 @@ def test_a_pipe_bell_gives_its_descriptors_back_when_nobody_holds_it() -> None:
     assert open_files() == before
 
 
-def test_a_process_without_descriptors_hangs_a_bell_that_needs_none_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_without_descriptors_hangs_a_bell_without_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def none_left() -> tuple[int, int]:
         raise OSError(24, "Too many open files")
 
