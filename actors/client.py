@@ -29,10 +29,7 @@ class InferenceClient:
     """
 
     def __init__(self, consumer: str, routes: Routes, snapshot: ThermalSnapshot, broadcast: ThermalBroadcast) -> None:
-        if not 1 <= len(consumer) <= CONSUMER_MAX_CHARS:
-            raise ValueError(
-                f"consumer: expected a name of 1 to {CONSUMER_MAX_CHARS} characters, found {consumer!r:.80}"
-            )
+        check_consumer(consumer)
         self.consumer = consumer
         self._routes = routes
         self._now_ns = routes.clock.monotonic_ns
@@ -141,8 +138,7 @@ class InferenceClient:
         return self._broadcast.subscribe()
 
     def _deadline_ns(self, within_ms: float) -> int:
-        if not 0.0 < within_ms <= WITHIN_MS_MAX:
-            raise ValueError(f"within_ms must be above 0 and at most {WITHIN_MS_MAX:g}, got {within_ms!r}")
+        check_within_ms(within_ms)
         return self._now_ns() + int(within_ms * NS_PER_MS)
 
     def _tell(self, reply_to: pykka.ActorRef[Any], outcome: Outcome) -> None:
@@ -175,6 +171,18 @@ class InferenceClient:
             Infer(model, dict(inputs), self.consumer, frame_id, deadline_ns, routes.next_request_id(), captured_ns),
             listener,
         )
+
+
+def check_consumer(consumer: str) -> None:
+    """Raises ValueError for a name that no recording takes."""
+    if not 1 <= len(consumer) <= CONSUMER_MAX_CHARS:
+        raise ValueError(f"consumer: expected a name of 1 to {CONSUMER_MAX_CHARS} characters, found {consumer!r:.80}")
+
+
+def check_within_ms(within_ms: float) -> None:
+    """Raises ValueError for a duration that nothing can be done in, or that is longer than any wait."""
+    if not 0.0 < within_ms <= WITHIN_MS_MAX:
+        raise ValueError(f"within_ms must be above 0 and at most {WITHIN_MS_MAX:g}, got {within_ms!r}")
 
 
 def _answer(answer: asyncio.Future[Outcome], outcome: Outcome) -> None:

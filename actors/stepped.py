@@ -27,8 +27,9 @@ from actors.routes import WITHIN_MS_MAX
 from actors.stepped_actor import stepped_class
 from actors.stepped_event_loop import run_stepped
 from actors.stepped_scheduling import SteppedScheduling
-from actors.supervision import LOAD_TIMEOUT_S, Stage, Supervision, supervise
+from actors.supervision import Supervision
 from actors.supervisor import Mode
+from actors.takeoff import LOAD_TIMEOUT_S, Stage, supervise
 from actors.timers import TimerThread
 from messages import NS_PER_MS, NS_PER_S, Message, VirtualClock
 from runtimes import EngineCacheEntry, FakeRuntime, InferenceRuntime

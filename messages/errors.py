@@ -5,6 +5,11 @@ Every text says what was expected, what was found, and what to do.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from messages.infer import RejectReason
+
 DETAIL_MAX_CHARS = 1_000
 """Longest free text that a message carries: a message's size stays bounded whatever a library prints."""
 
@@ -63,6 +68,18 @@ class DeviceContextError(InferenceError):
 
 class DeviceFaultError(InferenceError):
     """The device answers this process no more, as after a sticky CUDA error: only a new process can use it."""
+
+
+class RequestRejectedError(InferenceError):
+    """No result for one call of a supervised runtime, for a `reason` that lies outside its run.
+
+    `inputs_released` is False where an engine may still be reading the inputs: leave those arrays alone.
+    """
+
+    def __init__(self, reason: RejectReason, text: str, *, inputs_released: bool = True) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.inputs_released = inputs_released
 
 
 class OutOfMemoryError(C7Error):

@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 
 from actors.flight.surroundings import load_order
-from actors.supervision import Supervision, supervise
+from actors.supervision import Supervision
+from actors.takeoff import supervise
 from messages import (
     NS_PER_MS,
     NS_PER_S,

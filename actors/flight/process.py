@@ -22,7 +22,8 @@ from actors.flight.life import FlightEngines, Life, accept_engines, begin_life, 
 from actors.flight.signals import StopSignals
 from actors.flight.surroundings import check_memory, check_surroundings, load_order, thermal_source
 from actors.ledger import ModelTally
-from actors.supervision import Supervision, supervise
+from actors.supervision import Supervision
+from actors.takeoff import supervise
 from messages import (
     NS_PER_MS,
     NS_PER_S,

@@ -186,7 +186,7 @@ class Supervision(RuleBasedStateMachine):
         self.engines = Engines(self.violations)
         self.clock = VirtualClock()
         WatchedGate.violations = self.violations
-        with mock.patch("actors.supervision.DeviceGate", WatchedGate):
+        with mock.patch("actors.takeoff.DeviceGate", WatchedGate):
             self.world: SteppedWorld = stepped(
                 self.engines,
                 seed=seed,

@@ -146,8 +146,8 @@ GUARDS = (
     Guard(
         27,
         "a-start-that-fails-halfway-is-undone",
-        "actors/supervision.py",
-        "        undo.callback(_stop_all, supervisor)\n",
+        "actors/takeoff.py",
+        "        undo.callback(stop_all, supervisor)\n",
         "",
         ("actors/test_endings.py::test_a_start_that_fails_halfway_leaves_nothing_running",),
     ),

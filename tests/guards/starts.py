@@ -108,7 +108,7 @@ GUARDS = (
     Guard(
         20,
         "a-takeoff-refuses",
-        "actors/supervision.py",
+        "actors/takeoff.py",
         "    if reasons:\n",
         "    if False:\n",
         (
