@@ -13,10 +13,8 @@ this module: two bootstraps in one process give two runtimes.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from typing import Protocol, TypedDict, runtime_checkable
+from collections.abc import Callable
+from typing import TypedDict
 
 from actors.airborne_config import (
     C7_INFERENCE,
@@ -27,22 +25,19 @@ from actors.airborne_config import (
     Config,
     place_of,
     read_c7_inference,
-    read_component,
     read_mode,
 )
-from actors.consumer import load_class
+from actors.composition import AirborneBootstrapError, StoppableRuntime, compose_root
 from actors.lightglue_runtime import LightGlueRuntime
 from actors.strategy_registry import (
     _STRATEGY_REGISTRY,
     AIRBORNE_REQUIRED_PRE_CONSTRUCTED_KEYS,
-    Strategy,
     check_components,
     consumers_of,
-    find_strategy,
     register_airborne_strategies,
     register_strategy,
 )
-from messages import C7Error, ConfigError, RuntimeNotAvailableError, describe_error
+from messages import ConfigError, RuntimeNotAvailableError
 from runtimes import InferenceRuntime, inference_factory, read_entry
 from runtimes.config import RuntimeName
 
@@ -69,21 +64,6 @@ C7_AIRBORNE_BUILD_FLAGS: tuple[tuple[RuntimeName, str], ...] = (
     ("pytorch_fp16", "BUILD_PYTORCH_FP16_RUNTIME"),
 )
 """The runtimes that may fly, with the flags that build them in; `onnx_trt_ep` is for research, on the workstation."""
-
-_DOES_WITHOUT_IN_REPLAY: Mapping[str, tuple[str, ...]] = {"c4_pose": (C7_INFERENCE,)}
-"""C4 takes nothing but the thermal state from C7: in a replay without C7 it is given None and stays on the steady
-path, as it does when telemetry is lost."""
-
-
-class AirborneBootstrapError(C7Error):
-    """The airborne binary cannot be put together as configured. The text names the key, and who needs it."""
-
-
-@runtime_checkable
-class StoppableRuntime(InferenceRuntime, Protocol):
-    """A runtime that lives on actors and ends with `stop()`. No strategy has that method."""
-
-    def stop(self) -> None: ...
 
 
 class PreConstructed(TypedDict, total=False):
@@ -116,28 +96,6 @@ def build_pre_constructed(config: AirborneConfig, supervise_raw: SuperviseRaw) -
     if lightglue is not None:
         seeds["c3_lightglue_runtime"] = lightglue
     return seeds
-
-
-def compose_root(config: AirborneConfig, pre_constructed: Mapping[str, object]) -> dict[str, object]:
-    """Every configured component by its slug, constructed as `Class(**needs, **options)`.
-
-    Its needs are those of `pre_constructed`, the identical instances for all. Nothing is constructed before everything
-    was looked at. Raises ConfigError for what cannot be meant, AirborneBootstrapError for a key that is missing, a
-    `c7_inference` that would bypass the actors and a constructor that fails, and what a constructor raises of this
-    project's own errors.
-    """
-    check_components(config)
-    mode = read_mode(config)
-    _refuse_a_bypass(pre_constructed)
-    prepared: list[tuple[str, Callable[[], object]]] = []
-    for slug in config.components:
-        if slug != C7_INFERENCE:
-            component = read_component(config, slug)
-            strategy = find_strategy(slug, component.strategy)
-            spared = _DOES_WITHOUT_IN_REPLAY.get(slug, ()) if mode == "replay" else ()
-            injected = _injected(slug, strategy, pre_constructed, spared)
-            prepared.append((slug, _prepare(slug, strategy, injected, component)))
-    return {slug: construct() for slug, construct in prepared}
 
 
 def _build_c7_inference(config: AirborneConfig, supervise_raw: SuperviseRaw) -> StoppableRuntime:
@@ -183,59 +141,3 @@ def _needed_by(key: str, config: AirborneConfig) -> str:
         return f"needed by {', '.join(consumers)}"
     all_consumers = [slug for slug, keys in AIRBORNE_REQUIRED_PRE_CONSTRUCTED_KEYS.items() if key in keys]
     return f"no consumer is configured, {', '.join(all_consumers)} would need it"
-
-
-def _refuse_a_bypass(pre_constructed: Mapping[str, object]) -> None:
-    if C7_INFERENCE not in pre_constructed:
-        return
-    found = pre_constructed[C7_INFERENCE]
-    if not isinstance(found, StoppableRuntime):
-        raise AirborneBootstrapError(
-            f"pre_constructed[{C7_INFERENCE!r}]: expected the supervised runtime that build_pre_constructed() gives,"
-            f" found a {type(found).__name__}, whose callers would bypass the actors"
-        )
-
-
-def _injected(
-    slug: str, strategy: Strategy, pre_constructed: Mapping[str, object], spared: tuple[str, ...]
-) -> dict[str, object]:
-    for key in strategy.needs:
-        if key not in pre_constructed and key not in spared:
-            raise AirborneBootstrapError(
-                f"{slug} needs pre_constructed[{key!r}], which is missing; found"
-                f" {', '.join(sorted(pre_constructed)) or 'nothing'}. build_pre_constructed(config) builds"
-                f" {C7_INFERENCE} and {LIGHTGLUE_RUNTIME}, others are the binary's own"
-            )
-    return {key: pre_constructed.get(key) for key in strategy.needs}
-
-
-def _prepare(
-    slug: str, strategy: Strategy, injected: Mapping[str, object], component: ComponentConfig
-) -> Callable[[], object]:
-    factory = strategy.factory
-    if isinstance(factory, str):
-        factory = load_class(factory, f"{place_of(slug)}.strategy")
-    name = getattr(factory, "__name__", repr(factory))
-    taken = sorted(injected.keys() & component.options.keys())
-    if taken:
-        raise ConfigError(f"{place_of(slug)}.options: {', '.join(taken)} comes from pre_constructed; remove it here")
-    arguments = {**injected, **component.options}
-    with suppress(ValueError):  # a class written in C need not have a signature; its constructor then speaks for itself
-        signature = inspect.signature(factory)
-        try:
-            signature.bind(**arguments)
-        except TypeError as error:
-            raise ConfigError(
-                f"{place_of(slug)}: {', '.join(injected) or 'nothing'} injected and options"
-                f" {sorted(component.options)} do not fit {name}{signature}: {error}"
-            ) from error
-
-    def construct() -> object:
-        try:
-            return factory(**arguments)
-        except C7Error:
-            raise
-        except Exception as error:
-            raise AirborneBootstrapError(f"{slug}: {name} cannot be constructed: {describe_error(error)}") from error
-
-    return construct

@@ -18,8 +18,8 @@ GUARDS = (
         4,
         "ten-minutes-at-most",
         "actors/client.py",
-        "        if not 0.0 < within_ms <= WITHIN_MS_MAX:",
-        "        if within_ms != within_ms:",
+        "    if not 0.0 < within_ms <= WITHIN_MS_MAX:",
+        "    if within_ms != within_ms:",
         ("actors/test_supervision.py::test_a_deadline_that_is_no_deadline_is_a_mistake",),
     ),
     Guard(
