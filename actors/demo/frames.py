@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from actors.demo.packages import require_packages
+from actors.perception.pictures import Picture
 from messages import ConfigError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-Picture = npt.NDArray[np.uint8]
-"""`[height, width, 3]`, red green blue; read-only."""
 
 PHOTOGRAPH = Path("datasets", "images", "china.jpg")
 """In the package scikit-learn, 640 x 427 pixels; by danielbuechele, CC BY 2.0."""
@@ -89,9 +86,18 @@ def open_frames(folder: str = "") -> MovingWindow | FolderFrames:
     return FolderFrames(folder) if folder else MovingWindow()
 
 
-def reference_tiles(source: MovingWindow | FolderFrames, count: int) -> list[Picture]:
-    """`count` pictures of places along the lap, evenly spaced: what a map would know of the area."""
-    return [source.read(index * source.lap_frames // count) for index in range(count)]
+class MapTiles:
+    """What a map would know of the area: `count` pictures of places along the lap, evenly spaced.
+
+    Of the user's pictures where a folder is named. Raises as `FolderFrames` and `MovingWindow` do.
+    """
+
+    def __init__(self, folder: str = "", count: int = 10) -> None:
+        self._source = open_frames(folder)
+        self._count = count
+
+    def read(self, frame_id: int) -> Picture:
+        return self._source.read(frame_id * self._source.lap_frames // self._count)
 
 
 def _read_photograph() -> Picture:

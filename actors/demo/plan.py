@@ -7,10 +7,10 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from actors.demo.consumers import KEYPOINTS_MIN
 from actors.demo.frames import FolderFrames
 from actors.demo.networks import SIZES, DemoRuntime, NetworkSizes
 from actors.demo.toml_text import toml_text
+from actors.perception.features import KEYPOINTS_MIN
 from messages import ConfigError
 from runtimes.config import C7InferenceConfig, Provider
 from runtimes.flight_plan import (
@@ -83,7 +83,7 @@ def write_flight_plan(
         ),
     )
     plan = FlightPlan(
-        flight=FlightSection(name="demo"),
+        flight=FlightSection(name="demo", lightglue="matcher"),
         runtime=C7InferenceConfig(runtime=runtime, provider=provider if runtime == "onnx_trt_ep" else None),
         thermal=ThermalSection(source="replay", trace=Path(trace.name)),
         models=_models(sizes, _as_in_plan(models, directory), deadline_ms, precision),
@@ -92,7 +92,7 @@ def write_flight_plan(
             rate_hz=rate_hz,
             options=pictures,
         ),
-        consumers=_consumers(sizes, deadline_ms, str(pictures.get("folder", "")), round(FAULT_AT * flight_s * rate_hz)),
+        consumers=_consumers(sizes, deadline_ms, pictures, round(FAULT_AT * flight_s * rate_hz)),
     )
     path = directory / "flight.toml"
     _write(path, HEADER.format(name=path.name) + "\n" + toml_text(plan))
@@ -158,36 +158,34 @@ def _matcher_profiles(sizes: NetworkSizes) -> dict[str, ProfileSection]:
 
 
 def _consumers(
-    sizes: NetworkSizes, deadline_ms: float, frames_folder: str, fault_at_frame: int
+    sizes: NetworkSizes, within_ms: float, pictures: Options, fault_at_frame: int
 ) -> dict[str, ConsumerSection]:
-    features: Options = {
-        "image_px": sizes.extractor.image_px,
-        "dtype": sizes.dtype,
-        "extract_within_ms": deadline_ms,
-        "match_within_ms": deadline_ms,
-    }
+    """This project's own components; C3.5 is the demonstration's, for the crash."""
     return {
         PLACE_RECOGNITION: ConsumerSection(
-            factory="actors.demo.consumers:PlaceRecognition",
-            options={"image_px": sizes.backbone.image_px, "dtype": sizes.dtype, "within_ms": deadline_ms},
+            strategy="place_recognition", engines={"engine": "backbone"}, within_ms=within_ms
         ),
         RERANKER: ConsumerSection(
-            factory="actors.demo.consumers:ReRanker",
-            options={**features, "keypoints": sizes.rerank_keypoints, "frames": frames_folder},
+            strategy="reranker",
+            engines={"extractor": "extractor"},
+            within_ms=within_ms,
+            options={
+                "keypoints": sizes.rerank_keypoints,
+                "tile_source": "actors.demo.frames:MapTiles",
+                **{f"tile_{name}": value for name, value in pictures.items()},
+            },
         ),
         MATCHER: ConsumerSection(
-            factory="actors.demo.consumers:Matcher",
-            options={**features, "keypoints": sizes.match_keypoints},
+            strategy="matcher",
+            engines={"extractor": "extractor"},
+            within_ms=within_ms,
+            options={"keypoints": sizes.match_keypoints},
         ),
         REFINER: ConsumerSection(
-            factory="actors.demo.consumers:Refiner",
-            options={
-                "image_px": sizes.refiner.image_px,
-                "dtype": sizes.dtype,
-                "viewpoints": sizes.refiner.viewpoints,
-                "within_ms": deadline_ms,
-                "fault_at_frame": fault_at_frame,
-            },
+            factory="actors.demo.planned_fault:FaultyRefiner",
+            engines={"engine": "refiner"},
+            within_ms=within_ms,
+            options={"viewpoints": sizes.refiner.viewpoints, "fault_at_frame": fault_at_frame},
         ),
     }
 

@@ -11,7 +11,8 @@ import pytest
 
 from actors.demo.frames import MovingWindow
 from actors.demo.networks import SIZES, DemoRuntime, NetworkSizes
-from actors.demo.pictures import to_grey_patch, to_image
+from actors.perception.pictures import to_grey_patch, to_image
+from messages import TensorSpec
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -20,13 +21,17 @@ Array = npt.NDArray[Any]
 Run = Callable[[str, Mapping[str, Array]], dict[str, Array]]
 
 
+def pixels(channels: int, side_px: int) -> TensorSpec:
+    return TensorSpec((1, channels, side_px, side_px), "float32")
+
+
 def extract(run: Run, picture: Array) -> dict[str, Array]:
-    return run("extractor", {"image": to_image(picture, SIZES["onnx_trt_ep"].extractor.image_px, "float32")})
+    return run("extractor", {"image": to_image(picture, pixels(3, SIZES["onnx_trt_ep"].extractor.image_px))})
 
 
 def describe(run: Run, picture: Array) -> Array:
-    size = SIZES["onnx_trt_ep"].backbone.image_px
-    descriptor: Array = run("backbone", {"image": to_image(picture, size, "float32")})["descriptor"][0]
+    image = to_image(picture, pixels(3, SIZES["onnx_trt_ep"].backbone.image_px))
+    descriptor: Array = run("backbone", {"image": image})["descriptor"][0]
     return descriptor
 
 
@@ -48,12 +53,12 @@ def inputs_of(sizes: NetworkSizes, camera: MovingWindow) -> dict[str, dict[str, 
         for side, n in counts.items()
     }
     return {
-        "backbone": {"image": to_image(picture, sizes.backbone.image_px, "float32")},
-        "extractor": {"image": to_image(picture, sizes.extractor.image_px, "float32")},
+        "backbone": {"image": to_image(picture, pixels(3, sizes.backbone.image_px))},
+        "extractor": {"image": to_image(picture, pixels(3, sizes.extractor.image_px))},
         "matcher": {name: array.astype(np.float32) for name, array in (keypoints | descriptors).items()},
         "refiner": {
-            "query": to_grey_patch(picture, sizes.refiner.image_px, "float32"),
-            "reference": to_grey_patch(later, sizes.refiner.image_px, "float32"),
+            "query": to_grey_patch(picture, pixels(1, sizes.refiner.image_px)),
+            "reference": to_grey_patch(later, pixels(1, sizes.refiner.image_px)),
             "viewpoint": np.array([5]),
         },
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from actors.consumer import load_class
 from actors.demo.networks import SIZES, DemoRuntime
 from actors.demo.plan import write_flight_plan, write_thermal_trace
+from actors.strategy_registry import AIRBORNE_STRATEGIES
 from messages import NS_PER_S, ConfigError, ThermalTransition, ThrottleEntered, ThrottleLeft, VirtualClock
 from runtimes.flight_plan_file import read_flight_plan
 from telemetry import ReplayThermalSource
@@ -42,11 +44,30 @@ def test_the_flight_process_reads_the_plan_as_it_was_meant(tmp_path: Path, runti
     assert plan.frames.rate_hz == 3.0
 
 
-def test_every_class_that_the_plan_names_exists(tmp_path: Path) -> None:
+def test_every_class_and_strategy_that_the_plan_names_exists(tmp_path: Path) -> None:
     plan = read_flight_plan(write_flight_plan(tmp_path, runtime="onnx_trt_ep", models=MODELS, flight_s=24.0))
     assert plan.frames is not None
-    for path in (plan.frames.source, *(section.factory for section in plan.consumers.values())):
-        assert load_class(path, "test").__name__ == path.rpartition(":")[2]
+    assert load_class(plan.frames.source, "test").__name__ == "MovingWindow"
+    for component, section in plan.consumers.items():
+        path = AIRBORNE_STRATEGIES[component][section.strategy] if section.strategy else section.factory
+        assert path is not None
+        options = inspect.signature(load_class(path, "test")).parameters
+        assert {*section.options, *section.engines} <= {*options, "tile_folder"}
+
+
+def test_every_engine_that_a_component_opens_is_a_model_that_says_so(tmp_path: Path) -> None:
+    plan = read_flight_plan(write_flight_plan(tmp_path, runtime="onnx_trt_ep", models=MODELS, flight_s=24.0))
+    for component, section in plan.consumers.items():
+        for model in section.engines.values():
+            assert component in plan.models[model].consumers
+    assert plan.flight.lightglue == "matcher"
+
+
+def test_a_frame_has_one_period_for_all_its_runs(tmp_path: Path) -> None:
+    plan = read_flight_plan(
+        write_flight_plan(tmp_path, runtime="onnx_trt_ep", models=MODELS, flight_s=24.0, rate_hz=4.0)
+    )
+    assert {section.within_ms for section in plan.consumers.values()} == {250.0}
 
 
 def test_every_model_names_consumers_of_the_plan_and_every_consumer_has_a_model(tmp_path: Path) -> None:
@@ -65,7 +86,7 @@ def test_the_users_pictures_are_named_to_the_frame_source_and_to_the_map(tmp_pat
     plan = read_flight_plan(written)
     assert plan.frames is not None
     assert plan.frames.source == "actors.demo.frames:FolderFrames"
-    assert plan.frames.options["folder"] == plan.consumers["c2_5_rerank"].options["frames"] == str(pictures)
+    assert plan.frames.options["folder"] == plan.consumers["c2_5_rerank"].options["tile_folder"] == str(pictures)
 
 
 def test_a_broken_picture_is_refused_before_a_plan_is_written(tmp_path: Path) -> None:
