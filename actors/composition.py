@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 from actors.airborne_config import (
@@ -16,14 +17,20 @@ from actors.airborne_config import (
     read_component,
     read_mode,
 )
+from actors.client import InferenceClient
 from actors.consumer import load_class
-from actors.strategy_registry import Strategy, check_components, find_strategy
+from actors.strategy_registry import CLIENT, Strategy, check_components, find_strategy
 from messages import C7Error, ConfigError, describe_error
 from runtimes import InferenceRuntime
+
+SHARED_KEYS: tuple[str, ...] = (C7_INFERENCE, LIGHTGLUE_RUNTIME, CLIENT)
+"""The parameters by which a constructor says what of C7 it needs."""
 
 _DOES_WITHOUT_IN_REPLAY: Mapping[str, tuple[str, ...]] = {"c4_pose": (C7_INFERENCE,)}
 """C4 takes nothing but the thermal state from C7: in a replay without C7 it is given None and stays on the steady
 path, as it does when telemetry is lost."""
+
+_REGISTERED_ONLY: Mapping[str, Strategy] = MappingProxyType({})
 
 
 class AirborneBootstrapError(C7Error):
@@ -37,26 +44,68 @@ class StoppableRuntime(InferenceRuntime, Protocol):
     def stop(self) -> None: ...
 
 
-def compose_root(config: AirborneConfig, pre_constructed: Mapping[str, object]) -> dict[str, object]:
+@runtime_checkable
+class ClientSource(Protocol):
+    """What makes an `InferenceClient` for each consumer."""
+
+    def client(self, consumer: str) -> InferenceClient: ...
+
+
+def compose_root(
+    config: AirborneConfig,
+    pre_constructed: Mapping[str, object],
+    *,
+    strategies: Mapping[str, Strategy] = _REGISTERED_ONLY,
+) -> dict[str, object]:
     """Every configured component by its slug, constructed as `Class(**needs, **options)`.
 
-    Its needs are those of `pre_constructed`, the identical instances for all. Nothing is constructed before everything
-    was looked at. Raises ConfigError for what cannot be meant, AirborneBootstrapError for a key that is missing, a
-    `c7_inference` that would bypass the actors and a constructor that fails, and what a constructor raises of this
-    project's own errors.
+    Its needs are those of `pre_constructed`, the identical instances for all, but for `client`: that is
+    `c7_inference.client(slug)`. A slug of `strategies` is constructed by that one, whatever the registry has, and may
+    be any name. Nothing is constructed before everything was looked at.
+
+    Raises ConfigError for what cannot be meant, AirborneBootstrapError for a key that is missing, a `c7_inference` that
+    would bypass the actors and a constructor that fails, and what a constructor raises of this project's own errors.
     """
-    check_components(config)
+    check_components(config, strategies)
     mode = read_mode(config)
     _refuse_a_bypass(pre_constructed)
     prepared: list[tuple[str, Callable[[], object]]] = []
     for slug in config.components:
         if slug != C7_INFERENCE:
             component = read_component(config, slug)
-            strategy = find_strategy(slug, component.strategy)
+            strategy = strategies.get(slug) or find_strategy(slug, component.strategy)
             spared = _DOES_WITHOUT_IN_REPLAY.get(slug, ()) if mode == "replay" else ()
             injected = _injected(slug, strategy, pre_constructed, spared)
             prepared.append((slug, _prepare(slug, strategy, injected, component)))
     return {slug: construct() for slug, construct in prepared}
+
+
+def needs_of(factory: Callable[..., object]) -> tuple[str, ...]:
+    """The `SHARED_KEYS` that are names of its parameters. None of a class written in C that has no signature."""
+    try:
+        parameters = inspect.signature(factory).parameters
+    except ValueError:
+        return ()
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return tuple(key for key in SHARED_KEYS if key in parameters and parameters[key].kind in by_name)
+
+
+def check_fit(
+    place: str, factory: Callable[..., object], injected: Collection[str], options: Mapping[str, object]
+) -> None:
+    """Whether `factory` can be called with both, by keyword. Raises ConfigError naming `place`, that of the options."""
+    taken = sorted(set(injected) & options.keys())
+    if taken:
+        raise ConfigError(f"{place}: {', '.join(taken)} comes from pre_constructed; remove it here")
+    with suppress(ValueError):  # a class written in C need not have a signature; its constructor then speaks for itself
+        signature = inspect.signature(factory)
+        try:
+            signature.bind(**dict.fromkeys(injected), **options)
+        except TypeError as error:
+            raise ConfigError(
+                f"{place}: {sorted(options)} with {', '.join(injected) or 'nothing'} injected do not fit"
+                f" {_name_of(factory)}{signature}: {error}"
+            ) from error
 
 
 def _refuse_a_bypass(pre_constructed: Mapping[str, object]) -> None:
@@ -73,14 +122,27 @@ def _refuse_a_bypass(pre_constructed: Mapping[str, object]) -> None:
 def _injected(
     slug: str, strategy: Strategy, pre_constructed: Mapping[str, object], spared: tuple[str, ...]
 ) -> dict[str, object]:
-    for key in strategy.needs:
+    injected: dict[str, object] = {}
+    for need in strategy.needs:
+        key = C7_INFERENCE if need == CLIENT else need
         if key not in pre_constructed and key not in spared:
             raise AirborneBootstrapError(
                 f"{slug} needs pre_constructed[{key!r}], which is missing; found"
                 f" {', '.join(sorted(pre_constructed)) or 'nothing'}. build_pre_constructed(config) builds"
                 f" {C7_INFERENCE} and {LIGHTGLUE_RUNTIME}, others are the binary's own"
             )
-    return {key: pre_constructed.get(key) for key in strategy.needs}
+        shared = pre_constructed.get(key)
+        injected[need] = _client(slug, shared) if need == CLIENT else shared
+    return injected
+
+
+def _client(slug: str, c7_inference: object) -> InferenceClient:
+    if not isinstance(c7_inference, ClientSource):
+        raise AirborneBootstrapError(
+            f"{slug} needs a client of its own: expected pre_constructed[{C7_INFERENCE!r}] to have client(consumer),"
+            f" found a {type(c7_inference).__name__}"
+        )
+    return c7_inference.client(slug)
 
 
 def _prepare(
@@ -89,20 +151,8 @@ def _prepare(
     factory = strategy.factory
     if isinstance(factory, str):
         factory = load_class(factory, f"{place_of(slug)}.strategy")
-    name = getattr(factory, "__name__", repr(factory))
-    taken = sorted(injected.keys() & component.options.keys())
-    if taken:
-        raise ConfigError(f"{place_of(slug)}.options: {', '.join(taken)} comes from pre_constructed; remove it here")
+    check_fit(f"{place_of(slug)}.options", factory, injected, component.options)
     arguments = {**injected, **component.options}
-    with suppress(ValueError):  # a class written in C need not have a signature; its constructor then speaks for itself
-        signature = inspect.signature(factory)
-        try:
-            signature.bind(**arguments)
-        except TypeError as error:
-            raise ConfigError(
-                f"{place_of(slug)}: {', '.join(injected) or 'nothing'} injected and options"
-                f" {sorted(component.options)} do not fit {name}{signature}: {error}"
-            ) from error
 
     def construct() -> object:
         try:
@@ -110,6 +160,12 @@ def _prepare(
         except C7Error:
             raise
         except Exception as error:
-            raise AirborneBootstrapError(f"{slug}: {name} cannot be constructed: {describe_error(error)}") from error
+            raise AirborneBootstrapError(
+                f"{slug}: {_name_of(factory)} cannot be constructed: {describe_error(error)}"
+            ) from error
 
     return construct
+
+
+def _name_of(factory: Callable[..., object]) -> str:
+    return getattr(factory, "__name__", repr(factory))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
 from typing import Protocol, cast
 
 import msgspec
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from messages import ConfigError, describe_error
-from runtimes.flight_plan import ConsumerSection, FramesSection, Options
+from runtimes.flight_plan import FramesSection
 
 
 class Frame(msgspec.Struct, frozen=True, eq=False):
@@ -40,43 +39,30 @@ class FrameSource(Protocol):
 
 
 class Consumer(Protocol):
-    """A component that looks at frames. Constructed on the main thread as `Class(client, **options)`."""
+    """A component that looks at frames. Constructed on the main thread as `Class(**needs, **options)`."""
 
     def on_frame(self, frame: Frame) -> str | None:
         """Work on one frame: None where it went well, otherwise how this frame's result is degraded and why.
 
         Called on this consumer's own thread, never on the main one, one frame at a time: always the newest. Frames
-        that came while it worked are missed. What it raises is a degraded frame too.
+        that came while it worked are missed. What it raises is a degraded frame too. A `frame_scope` is around it: all
+        calls of a supervised runtime are this consumer's, for this frame, under one deadline.
         """
         ...
 
 
-def check_classes(frames: FramesSection | None, consumers: Mapping[str, ConsumerSection]) -> None:
-    """Import every class that the plan names and fit its options, without constructing any. Raises ConfigError."""
-    if frames is None and consumers:
-        raise ConfigError("[consumers] expects [frames] source: consumers are driven by frames")
-    if frames is not None:
-        _resolve(frames.source, (), frames.options, "read", "[frames]", "source")
-    for name, section in consumers.items():
-        _resolve(section.factory, (None,), section.options, "on_frame", f"[consumers.{name}]", "class")
+def check_source(frames: FramesSection) -> None:
+    """Import the class that the plan names and fit its options, without constructing it. Raises ConfigError."""
+    _source_class(frames)
 
 
 def build_source(frames: FramesSection) -> FrameSource:
     """The plan's frame source. Raises ConfigError naming the plan's table and key."""
-    return cast("FrameSource", _construct(frames.source, (), frames.options, "read", "[frames]", "source"))
-
-
-def build_consumers(sections: Mapping[str, ConsumerSection], client_of: Callable[[str], object]) -> dict[str, Consumer]:
-    """The plan's consumers by name, each around the client that `client_of(name)` gives. Raises ConfigError."""
-    return {
-        name: cast(
-            "Consumer",
-            _construct(
-                section.factory, (client_of(name),), section.options, "on_frame", f"[consumers.{name}]", "class"
-            ),
-        )
-        for name, section in sections.items()
-    }
+    cls = _source_class(frames)
+    try:
+        return cast("FrameSource", cls(**frames.options))
+    except Exception as error:  # a constructor is the user's code and may raise anything
+        raise ConfigError(f"[frames] source: {frames.source} cannot be constructed: {describe_error(error)}") from error
 
 
 def load_class(import_path: str, plan_key: str) -> type:
@@ -96,32 +82,23 @@ def load_class(import_path: str, plan_key: str) -> type:
     return found
 
 
-def _construct(
-    import_path: str, arguments: tuple[object, ...], options: Options, method: str, table: str, key: str
-) -> object:
-    cls = _resolve(import_path, arguments, options, method, table, key)
-    try:
-        return cls(*arguments, **options)
-    except Exception as error:  # a constructor is the user's code and may raise anything
-        raise ConfigError(f"{table} {key}: {import_path} cannot be constructed: {describe_error(error)}") from error
-
-
-def _resolve(
-    import_path: str, arguments: tuple[object, ...], options: Options, method: str, table: str, key: str
-) -> Callable[..., object]:
-    """The class, which has `method` and takes `arguments` and `options`. Raises ConfigError."""
-    plan_key = f"{table} {key}"
-    cls = load_class(import_path, plan_key)
-    if not callable(getattr(cls, method, None)):
+def check_method(factory: object, method: str, import_path: str, plan_key: str) -> None:
+    """Raises ConfigError naming `plan_key` for a class that has no such method."""
+    if not callable(getattr(factory, method, None)):
         raise ConfigError(f"{plan_key}: {import_path} has no method {method}(...), which it is called by")
+
+
+def _source_class(frames: FramesSection) -> type:
+    cls = load_class(frames.source, "[frames] source")
+    check_method(cls, "read", frames.source, "[frames] source")
     try:
         signature = inspect.signature(cls)
     except ValueError:  # a class written in C need not have one; its constructor then speaks for itself
         return cls
     try:
-        signature.bind(*arguments, **options)
+        signature.bind(**frames.options)
     except TypeError as error:
         raise ConfigError(
-            f"{table} options: {sorted(options)} do not fit {cls.__name__}{signature}: {error}"
+            f"[frames] options: {sorted(frames.options)} do not fit {cls.__name__}{signature}: {error}"
         ) from error
     return cls

@@ -5,7 +5,7 @@ C7 has no slot here: it is no strategy of a component but what all of them run o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import entry_points
 from typing import NamedTuple
 
@@ -14,6 +14,9 @@ from messages import ConfigError
 
 ENTRY_POINT_GROUP = "c7_inference.strategies"
 """An installed package offers a strategy as an entry point of this group: `c2_vpr.ultra_vpr = package.module:Class`."""
+
+CLIENT = "client"
+"""The need of a component that asks through an `InferenceClient` in its own name; it is made for each from C7."""
 
 AIRBORNE_REQUIRED_PRE_CONSTRUCTED_KEYS: Mapping[str, tuple[str, ...]] = {
     "c1_vio": (C7_INFERENCE,),
@@ -26,7 +29,14 @@ AIRBORNE_REQUIRED_PRE_CONSTRUCTED_KEYS: Mapping[str, tuple[str, ...]] = {
 """Component slug -> the keys of `pre_constructed` that its constructor takes. A strategy registered with `needs` of its
 own differs: C1's KltRansac is CPU-only and needs none."""
 
-AIRBORNE_STRATEGIES: Mapping[str, Mapping[str, str]] = {slug: {} for slug in AIRBORNE_REQUIRED_PRE_CONSTRUCTED_KEYS}
+AIRBORNE_STRATEGIES: Mapping[str, Mapping[str, str]] = {
+    "c1_vio": {},
+    "c2_vpr": {"place_recognition": "actors.perception.place_recognition:PlaceRecognition"},
+    "c2_5_rerank": {"reranker": "actors.perception.reranker:ReRanker"},
+    "c3_matcher": {"matcher": "actors.perception.matcher:Matcher"},
+    "c3_5_adhop": {"refiner": "actors.perception.refiner:Refiner"},
+    "c4_pose": {"pose": "actors.perception.pose:PoseEstimation"},
+}
 """Component slug -> strategy -> `module:Class`: what this project brings itself."""
 
 
@@ -88,9 +98,14 @@ def register_strategy(
         )
 
 
+def registered_strategies(component: str) -> Mapping[str, Strategy]:
+    """By name; none for a component that has no slot."""
+    return dict(_STRATEGY_REGISTRY.get(component, {}))
+
+
 def find_strategy(component: str, strategy: str) -> Strategy:
     """What is registered under that name, or what `module:Class` names. Raises ConfigError naming what there is."""
-    registered = _STRATEGY_REGISTRY.get(component, {})
+    registered = registered_strategies(component)
     if strategy in registered:
         return registered[strategy]
     if ":" in strategy and component in AIRBORNE_REQUIRED_PRE_CONSTRUCTED_KEYS:
@@ -101,9 +116,9 @@ def find_strategy(component: str, strategy: str) -> Strategy:
     )
 
 
-def check_components(config: AirborneConfig) -> None:
+def check_components(config: AirborneConfig, others: Collection[str] = ()) -> None:
     """Raises ConfigError for a component that nobody knows: a misspelt one would otherwise just be missing."""
-    known = list(dict.fromkeys([*AIRBORNE_REQUIRED_PRE_CONSTRUCTED_KEYS, *_STRATEGY_REGISTRY]))
+    known = list(dict.fromkeys([*AIRBORNE_REQUIRED_PRE_CONSTRUCTED_KEYS, *_STRATEGY_REGISTRY, *others]))
     for component in config.components:
         if component != C7_INFERENCE and component not in known:
             raise ConfigError(

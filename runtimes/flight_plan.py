@@ -28,6 +28,8 @@ class FlightSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
     An engine that does not return within `run_limit_ms` hangs, and the process asks to be started again. At most
     `runs_at_once` engines run on the device together.
+
+    `lightglue` is the model that consumers share as `c3_lightglue_runtime`, where any of them needs it.
     """
 
     name: FlightName
@@ -41,6 +43,7 @@ class FlightSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     storage_budget_mb: Annotated[int, msgspec.Meta(ge=1)] = 1500
     memory_reserve_mb: Annotated[int, msgspec.Meta(ge=0)] = 256
     allow_other_power_mode: bool = False
+    lightglue: Name | None = None
 
 
 class ThermalSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -102,9 +105,17 @@ class FramesSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 
 class ConsumerSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[consumers.NAME]`: `class = "module:Class"`, built as `Class(client, **options)`, on a thread of its own."""
+    """`[consumers.NAME]`: a component, constructed through `compose_root` and called on a thread of its own.
 
-    factory: ImportPath = msgspec.field(name="class")
+    Either `class = "module:Class"`, or the name of a registered strategy of the component NAME. `engines` says which
+    option is the path of the compiled engine of which model. `within_ms` bounds all its calls for one frame; without it
+    they have the period of the frames.
+    """
+
+    factory: ImportPath | None = msgspec.field(name="class", default=None)
+    strategy: Name | None = None
+    engines: dict[Name, Name] = {}
+    within_ms: Annotated[float, msgspec.Meta(gt=0, le=60_000)] | None = None
     options: Options = {}
 
 

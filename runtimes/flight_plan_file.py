@@ -74,18 +74,19 @@ class _Plan:
                 raise ConfigError(
                     f"{self._name}: [{_quoted(table)}]: unknown table or key; expected {', '.join(sorted(known))}"
                 )
+        flight, runtime, models = self._flight(document), self._runtime(document), self._models(document)
         plan = FlightPlan(
-            flight=self._flight(document),
-            runtime=self._runtime(document),
-            models=self._models(document),
+            flight=flight,
+            runtime=runtime,
+            models=models,
             thermal=self._thermal(document),
             frames=self._section("frames", FramesSection, document["frames"]) if "frames" in document else None,
             consumers={
-                name: self._section(f"consumers.{_quoted(name)}", ConsumerSection, value)
+                name: self._consumer(name, value, models)
                 for name, value in self._table("consumers", document.get("consumers", {})).items()
             },
         )
-        self._check_consumers(plan)
+        self._check_names(plan)
         self._check_bounds(plan)
         return plan
 
@@ -155,7 +156,25 @@ class _Plan:
                 f" min {list(profile.min)}, opt {list(profile.opt)}, max {list(profile.max)}",
             )
 
-    def _check_consumers(self, plan: FlightPlan) -> None:
+    def _consumer(self, name: str, value: object, models: Mapping[str, ModelSection]) -> ConsumerSection:
+        table = f"consumers.{_quoted(name)}"
+        fields = self._table(table, value)
+        for option, model in self._table(f"{table}.engines", fields.get("engines", {})).items():
+            if not isinstance(model, str) or model not in models:
+                raise self._refusal(table, f"engines.{_quoted(option)}: {_expected_model(models, model)}")
+            if option in self._options(table, fields):
+                raise self._refusal(table, f"{_quoted(option)}: expected in engines or in options, found in both")
+        if ("class" in fields) == ("strategy" in fields):
+            found = "both" if "class" in fields else "neither"
+            raise self._refusal(
+                table, f'expected either class = "module:Class" or strategy = "NAME" of a registered one, found {found}'
+            )
+        return self._section(table, ConsumerSection, fields)
+
+    def _check_names(self, plan: FlightPlan) -> None:
+        lightglue = plan.flight.lightglue
+        if lightglue is not None and lightglue not in plan.models:
+            raise self._refusal("flight", f"lightglue: {_expected_model(plan.models, lightglue)}")
         for name, model in plan.models.items():
             for consumer in model.consumers:
                 if consumer not in plan.consumers:
@@ -236,6 +255,10 @@ def _choices(annotation: object) -> list[str]:
     if get_origin(annotation) is Literal:
         return [str(choice) for choice in get_args(annotation)]
     return [choice for part in get_args(annotation) for choice in _choices(part)]
+
+
+def _expected_model(models: Mapping[str, ModelSection], found: object) -> str:
+    return f"expected the name of a model of [models] ({', '.join(map(_quoted, models))}), got {found!r:.80}"
 
 
 def _quoted(key: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from threading import Condition, Event, Thread
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -17,7 +18,9 @@ import numpy.typing as npt
 from loguru import logger
 
 from actors.consumer import Consumer, Frame, FrameSource
-from messages import NS_PER_S, Clock, ConsumerReported, describe_error
+from actors.frame_scope import frame_scope
+from actors.routes import WITHIN_MS_MAX
+from messages import NS_PER_MS, NS_PER_S, Clock, ConsumerReported, describe_error
 from messages.errors import DETAIL_MAX_CHARS
 
 LOG_PERIOD_NS: Final = 10 * NS_PER_S
@@ -44,6 +47,9 @@ class FrameLoop:
     `report` is called on the consumers' threads, several at once, and must not block. Frames count from
     `first_frame_id`. `wait(timeout_s)` is what the frame thread sleeps with, True when it shall end; by default it is
     woken by `stop`. Frame n is due at start + n periods of `clock`, so lateness never adds up.
+
+    `within_ms`, by consumer, bounds all its calls of a supervised runtime for one frame, from when it is given the
+    frame; it is one period for those that are not named.
     """
 
     def __init__(
@@ -55,6 +61,7 @@ class FrameLoop:
         report: Report,
         *,
         first_frame_id: int = 0,
+        within_ms: Mapping[str, float] = MappingProxyType({}),
         wait: Callable[[float], bool] | None = None,
     ) -> None:
         self._source = source
@@ -63,7 +70,11 @@ class FrameLoop:
         self._first_frame_id = first_frame_id
         self._stopping = Event()
         self._wait = wait or self._stopping.wait
-        self._workers = [_ConsumerThread(name, consumer, clock, report) for name, consumer in consumers.items()]
+        period_ms = min(self._period_ns / NS_PER_MS, WITHIN_MS_MAX)
+        self._workers = [
+            _ConsumerThread(name, consumer, clock, report, within_ms.get(name, period_ms))
+            for name, consumer in consumers.items()
+        ]
         self._thread = Thread(target=self._run, name="c7-frames", daemon=True)
         self._log = _RepeatedLog(clock)
         self._read = self._failed = self._skipped = 0
@@ -140,12 +151,13 @@ def next_frame_index(index: int, elapsed_ns: int, period_ns: int) -> int:
 class _ConsumerThread:
     """One consumer, its thread, and the one slot in which the newest frame waits for it."""
 
-    def __init__(self, name: str, consumer: Consumer, clock: Clock, report: Report) -> None:
+    def __init__(self, name: str, consumer: Consumer, clock: Clock, report: Report, within_ms: float) -> None:
         self.name = name
         self.thread = Thread(target=self._run, name=f"c7-consumer-{name}", daemon=True)
         self._consumer = consumer
         self._clock = clock
         self._report = report
+        self._within_ms = within_ms
         self._log = _RepeatedLog(clock)
         self._changed = Condition()
         self._newest: Frame | None = None
@@ -207,7 +219,10 @@ class _ConsumerThread:
 
     def _work(self, frame: Frame) -> ConsumerReported:
         try:
-            degraded: object = self._consumer.on_frame(frame)
+            with frame_scope(
+                self.name, frame.frame_id, self._within_ms, captured_ns=frame.captured_ns, clock=self._clock
+            ):
+                degraded: object = self._consumer.on_frame(frame)
         except BaseException as error:  # noqa: BLE001  # a consumer is the user's code: it loses this frame, no more
             detail = describe_error(error)
             self._log.error("C7 consumer failed; consumer={} frame={} error={}", self.name, frame.frame_id, detail)

@@ -12,7 +12,8 @@ from pathlib import Path
 import msgspec
 from loguru import logger
 
-from actors.consumer import build_consumers, build_source
+from actors.consumer import build_source
+from actors.flight.consumers import compose_consumers
 from actors.flight.control_socket import ControlSocket
 from actors.flight.declaration import Declarations
 from actors.flight.flight_lock import FlightLock
@@ -151,7 +152,7 @@ class _FlightProcess:
                 airborne=self._life.recovery is not None,
             )
             ending.enter_context(ControlSocket(self._plan.flight.state, declarations.answer))
-            frames = self._frame_loop(supervision)
+            frames = self._frame_loop(supervision, engines.entries)
             if frames is not None:
                 ending.callback(frames.stop, STOP_TIMEOUT_S)
                 frames.start()
@@ -196,17 +197,18 @@ class _FlightProcess:
             on_restart_needed=stop.post,
         )
 
-    def _frame_loop(self, supervision: Supervision) -> FrameLoop | None:
+    def _frame_loop(self, supervision: Supervision, entries: Mapping[str, EngineCacheEntry]) -> FrameLoop | None:
         plan = self._plan
         if plan.frames is None:
             return None
         return FrameLoop(
             build_source(plan.frames),
-            build_consumers(plan.consumers, supervision.client),
+            compose_consumers(plan, entries, supervision.as_runtime(), in_the_air=self._life.recovery is not None),
             plan.frames.rate_hz,
             self._clock,
             self._record,
             first_frame_id=self._life.first_frame_id,
+            within_ms={name: each.within_ms for name, each in plan.consumers.items() if each.within_ms is not None},
         )
 
     def _record(self, message: Message) -> None:

@@ -9,7 +9,8 @@ from typing import Literal
 
 from loguru import logger
 
-from actors.consumer import check_classes
+from actors.consumer import check_source
+from actors.flight.consumers import check_consumers
 from actors.flight.recovery import format_flight_id
 from messages import Clock, ConfigError, RuntimeNotAvailableError, TakeoffRefusedError, describe_error
 from runtimes import EngineCacheEntry, FlightPlan, build_inference_runtime
@@ -24,7 +25,9 @@ def check_surroundings(plan: FlightPlan, clock: Clock) -> None:
     The modules that the plan names are imported.
     """
     format_flight_id(plan.flight.name, 1)
-    check_classes(plan.frames, plan.consumers)
+    if plan.frames is not None:
+        check_source(plan.frames)
+    check_consumers(plan)
     thermal_source(plan, clock)
     _check_folder(plan.flight.state, "state")
     _check_folder(plan.flight.recordings, "recordings")

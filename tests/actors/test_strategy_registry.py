@@ -17,7 +17,7 @@ from actors.airborne_bootstrap import (
     register_airborne_strategies,
     register_strategy,
 )
-from actors.strategy_registry import AIRBORNE_STRATEGIES, consumers_of
+from actors.strategy_registry import AIRBORNE_STRATEGIES, Strategy, consumers_of
 from messages import ConfigError, OutOfMemoryError
 
 
@@ -149,7 +149,7 @@ def test_options_that_do_not_fit_are_refused_before_any_component_is_constructed
     with pytest.raises(ConfigError) as refusal:
         composed("c13_fdr", {"c13_fdr": object()}, options={"rate_hertz": 1})
     assert str(refusal.value).startswith(
-        "config.components['c13_fdr']: c13_fdr injected and options ['rate_hertz'] do not fit Recorder("
+        "config.components['c13_fdr'].options: ['rate_hertz'] with c13_fdr injected do not fit Recorder("
     )
 
 
@@ -175,6 +175,40 @@ def test_what_a_constructor_raises_of_our_own_errors_keeps_its_type() -> None:
     register_strategy("c1_vio", "own", run_out, needs=())
     with pytest.raises(OutOfMemoryError, match="300 MB short"):
         composed("c1_vio")
+
+
+def test_a_client_is_made_for_each_component_from_the_one_runtime() -> None:
+    class Client:
+        def __init__(self, consumer: str) -> None:
+            self.consumer = consumer
+
+    class Runtime(Stoppable):
+        client = Client
+
+    class Asking:
+        def __init__(self, client: Client) -> None:
+            self.client = client
+
+    for slug in ("c2_vpr", "c13_fdr"):
+        register_strategy(slug, "own", Asking, needs=("client",))
+    config = Config(components={"c2_vpr": {"strategy": "own"}, "c13_fdr": {"strategy": "own"}})
+    composed_ones = compose_root(config, {"c7_inference": Runtime()})
+    assert [vars(each)["client"].consumer for each in composed_ones.values()] == ["c2_vpr", "c13_fdr"]
+    with pytest.raises(
+        AirborneBootstrapError, match=r"c2_vpr needs pre_constructed\['c7_inference'\], which is missing"
+    ):
+        compose_root(config, {})
+    with pytest.raises(AirborneBootstrapError, match=r"c2_vpr needs a client of its own: .* found a Stoppable"):
+        compose_root(config, {"c7_inference": Stoppable()})
+
+
+def test_a_strategy_that_the_caller_brings_goes_before_the_registry_and_under_any_name() -> None:
+    register_strategy("c13_fdr", "own", lambda: "registered", needs=())
+    brought = {"anything": Strategy(lambda: "brought", ()), "c13_fdr": Strategy(lambda: "brought", ())}
+    config = Config(components={slug: {"strategy": "own"} for slug in brought})
+    assert compose_root(config, {}, strategies=brought) == dict.fromkeys(brought, "brought")
+    with pytest.raises(ConfigError, match=r"\['anything'\]: unknown component"):
+        compose_root(config, {})
 
 
 def offer(site: Path, entry_point: str) -> None:

@@ -45,6 +45,9 @@ class = "survey.vpr:PlaceRecognition"
 """
 
 
+CLASS = 'class = "survey.vpr:PlaceRecognition"\n'
+
+
 def read(tmp_path: Path, text: str) -> FlightPlan:
     path = tmp_path / "flight.toml"
     path.write_text(text)
@@ -64,6 +67,20 @@ def test_a_whole_plan_is_read_with_its_paths_from_its_own_folder(tmp_path: Path)
     assert plan.consumers["place_recognition"].factory == "survey.vpr:PlaceRecognition"
     assert plan.frames is not None
     assert plan.frames.options == {"device": "/dev/video0", "exposure_ms": 2.5, "grey": False}
+
+
+def test_a_consumer_is_a_class_or_a_strategy_with_its_engines_and_its_deadline(tmp_path: Path) -> None:
+    plan = read(
+        tmp_path,
+        PLAN.replace('name = "survey"', 'name = "survey"\nlightglue = "ultravpr"')
+        + '[consumers.c2_vpr]\nstrategy = "ultra_vpr"\nengines = { engine = "ultravpr" }\nwithin_ms = 90\n',
+    )
+    assert plan.flight.lightglue == "ultravpr"
+    by_class, by_strategy = plan.consumers.values()
+    assert (by_class.factory, by_class.strategy) == ("survey.vpr:PlaceRecognition", None)
+    assert (by_class.engines, by_class.within_ms) == ({}, None)
+    assert (by_strategy.factory, by_strategy.strategy) == (None, "ultra_vpr")
+    assert (by_strategy.engines, by_strategy.within_ms) == ({"engine": "ultravpr"}, 90.0)
 
 
 def test_paths_are_absolute_though_the_plan_is_named_relatively(
@@ -107,7 +124,37 @@ def test_an_absolute_path_stays(tmp_path: Path) -> None:
         ("[thermal]", "[thermals]", r"[thermals]: unknown table or key; expected consumers, flight, frames"),
         ("2.5", "[2.5]", r"[frames] options.exposure_ms: expected a text, number or boolean, got [2.5]"),
         ('"survey.camera:Camera"', '"camera.py"', r"[frames] source: expected str matching regex"),
-        ('class = "survey.vpr:PlaceRecognition"', "", r"[consumers.place_recognition] class: missing key"),
+        (
+            'class = "survey.vpr:PlaceRecognition"',
+            "",
+            '[consumers.place_recognition] expected either class = "module:Class" or strategy = "NAME" of a registered'
+            " one, found neither",
+        ),
+        (CLASS, CLASS + 'strategy = "own"\n', r"[consumers.place_recognition] expected either class"),
+        (CLASS, 'strategy = ""\n', r"[consumers.place_recognition] strategy: expected str of length >= 1"),
+        (CLASS, 'class = "vpr.py"\n', r"[consumers.place_recognition] class: expected str matching regex"),
+        (
+            CLASS,
+            CLASS + 'engines = { engine = "vpr" }\n',
+            "[consumers.place_recognition] engines.engine: expected the name of a model of [models] (ultravpr),"
+            " got 'vpr'",
+        ),
+        (CLASS, CLASS + "engines = { engine = 3 }\n", r"engines.engine: expected the name of a model of [models]"),
+        (CLASS, CLASS + "engines = { engine = [] }\n", r"engines.engine: expected the name of a model of [models]"),
+        (CLASS, CLASS + "engines = 3\n", r"[consumers.place_recognition.engines] expected a table, got 3"),
+        (CLASS, CLASS + 'engines = { "" = "ultravpr" }\n', r"[consumers.place_recognition] engines"),
+        (
+            CLASS,
+            CLASS + 'engines = { engine = "ultravpr" }\noptions = { engine = "x" }\n',
+            "[consumers.place_recognition] engine: expected in engines or in options, found in both",
+        ),
+        (CLASS, CLASS + "within_ms = 0\n", r"[consumers.place_recognition] within_ms: expected float > 0.0, got 0"),
+        (CLASS, CLASS + "within_ms = 1e6\n", r"[consumers.place_recognition] within_ms: expected float <= 60000"),
+        (
+            'name = "survey"',
+            'name = "survey"\nlightglue = "glue"',
+            "[flight] lightglue: expected the name of a model of [models] (ultravpr), got 'glue'",
+        ),
         ("[flight]", "[runway]", r"[runway]: unknown table or key"),
         ('name = "survey"', 'name = "a/b"', r"[flight] name: expected str matching regex"),
         ('name = "survey"', r'name = "a\n"', r"[flight] name: expected str matching regex"),
@@ -177,6 +224,10 @@ KEYS = st.sampled_from(
         "profiles",
         "options",
         "class",
+        "strategy",
+        "engines",
+        "within_ms",
+        "lightglue",
         "consumers",
         "x",
     ]
