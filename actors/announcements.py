@@ -42,6 +42,16 @@ class Announcements:
         """Whoever asks for these models from here on is told so at once."""
         self._routes.publish(dict.fromkeys(models, Refusal(reason, bounded(detail))))
 
+    def expected(self, model: str) -> None:
+        """An engine is to load that the flight did not begin with."""
+        self._routes.ledger.add(model)
+        self.turned_away([model], "engine_unavailable", "loading")
+
+    def withdrawn(self, model: str) -> None:
+        """Nobody flies this engine any more; its name is unknown again."""
+        self._routes.withdraw(model)
+        logger.info("C7 engine released; backbone={}", model)
+
     def loaded(self, fact: EngineLoaded, precision: str, target: Target) -> None:
         self._routes.publish({fact.model: target})
         logger.info(
@@ -94,9 +104,12 @@ class Announcements:
             why = f"not loaded when the supervisor ended: {cause or 'it was stopped'}"
             self._readiness.failed_to_load(model, why)
 
-    def all_loaded(self, runtime_label: str, precisions: dict[str, str], now_ns: int) -> None:
+    def ready(self, runtime_label: str, precisions: dict[str, str]) -> None:
         engines = ", ".join(f"{model}@{precision}" for model, precision in precisions.items())
         logger.info("C7 ready: runtime={}, engines=[{}]", runtime_label, engines)
+
+    def all_loaded(self, runtime_label: str, precisions: dict[str, str], now_ns: int) -> None:
+        self.ready(runtime_label, precisions)
         self._record(AllEnginesLoaded(tuple(precisions), now_ns))
 
 

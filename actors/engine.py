@@ -63,6 +63,11 @@ class EngineActor(SupervisedActor):
 
     def open(self) -> None:
         started_ns = self._now_ns()
+        for stale in self._launch.stale:
+            self._runtime.release_engine(stale.handle)
+        if not self._launch.loads:
+            self.stop()
+            return
         self._handle, self._answers = self._load(self._spec.entry)
         self._test(self._handle, started_ns + self._around.load_timeout_ns)
         self._serves = True
@@ -123,8 +128,6 @@ class EngineActor(SupervisedActor):
 
     def _load(self, entry: EngineCacheEntry) -> tuple[EngineHandle, bytes | None]:
         """From what the last start left, or from the store. Memory that did not come back is found before a load."""
-        for stale in self._launch.stale:
-            self._runtime.release_engine(stale.handle)
         kept = self._launch.kept
         if kept is not None and isinstance(self._runtime, SuspendsEngines):
             return self._runtime.resume_engine(kept.handle), kept.answers
@@ -229,18 +232,18 @@ class EngineActor(SupervisedActor):
             pending.count_late_run(started_ns - pending.submitted_ns, ended_ns - started_ns)
             pending.reject("expired", f"ran {(ended_ns - started_ns) / NS_PER_MS:.1f} ms, past its deadline")
             return
-        pending.settle(
-            InferCompleted(
-                request.model,
-                request.consumer,
-                request.frame_id,
-                request.request_id,
-                outputs,
-                self._generation,
-                started_ns - pending.submitted_ns,
-                ended_ns - started_ns,
-            )
+        completed = InferCompleted(
+            request.model,
+            request.consumer,
+            request.frame_id,
+            request.request_id,
+            outputs,
+            self._generation,
+            started_ns - pending.submitted_ns,
+            ended_ns - started_ns,
         )
+        del request  # who is woken has its arrays back
+        pending.settle(completed)
 
     def _refuse(self, pending: Pending, request: Infer, error: BaseException) -> None:
         fault = classify_fault(error)

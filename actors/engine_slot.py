@@ -8,6 +8,7 @@ import pykka
 from loguru import logger
 
 from actors.engine import EngineActor
+from actors.engine_orders import Reply
 from actors.launch import EngineSpec, EngineSurroundings, Kept, KeptShelf, Launch
 from actors.mailbox import Mailbox
 from actors.poison import PoisonWatch
@@ -53,10 +54,15 @@ class EngineSlot:
         self.shelf = KeptShelf(is_open=False)
         self._stale: tuple[Kept, ...] = ()
         self.cancel_overdue: Cancel = _nothing_due
+        self.ordered: Reply | None = None
+        """Who waits for its first load, which is final; None where the flight began with it, and once it was told."""
+        self.unwanted = False
+        """It is forgotten as soon as its actor has ended."""
+        self.awaits_end: tuple[Reply, ...] = ()
         self._poison = PoisonWatch()
 
-    def launch(self, around: EngineSurroundings, keeps_from_ns: int | None) -> None:
-        """Start the next generation, which begins from what the last one kept."""
+    def launch(self, around: EngineSurroundings, keeps_from_ns: int | None, *, loads: bool = True) -> None:
+        """Start the next generation, which begins from what the last one kept, or only frees what is stale."""
         self.generation += 1
         self.serving_since_ns = None
         self.mailbox = Mailbox(scheduling=around.scheduling)
@@ -64,7 +70,7 @@ class EngineSlot:
         kept, self.kept = self.kept, None
         stale, self._stale = self._stale, ()
         self.shelf = KeptShelf(is_open=keeps_from_ns is not None)
-        launch = Launch(self.generation, kept, self.shelf, stale, keeps_from_ns or 0)
+        launch = Launch(self.generation, kept, self.shelf, stale, keeps_from_ns or 0, loads)
         self.ref = EngineActor.start(self.spec, launch, around, self.mailbox, self._poison)
 
     def turn_away(self, reason: RejectReason, detail: str) -> None:
@@ -93,6 +99,17 @@ class EngineSlot:
                 runtime.release_engine(kept.handle)
             except Exception as error:  # noqa: BLE001, PERF203  # the others are freed all the same
                 logger.error("C7 engine not freed; backbone={}; {}", self.spec.model, describe_error(error))
+
+    def tell_gone(self) -> None:
+        """Answer those who wait for its end: it is gone, or left behind."""
+        waiting, self.awaits_end = self.awaits_end, ()
+        for reply in waiting:
+            reply.give()
+
+    @property
+    def has_stale(self) -> bool:
+        """Whether something is left of it that nothing may begin from any more, and that is not freed."""
+        return bool(self._stale)
 
     @property
     def precision(self) -> str:

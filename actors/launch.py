@@ -77,7 +77,8 @@ class Launch(NamedTuple):
     """One start of an engine. Should it die at `keeps_from_ns` or later, what it verified is not suspect yet: then it
     leaves it on `shelf`, where that is open.
 
-    `stale` is what was kept and nothing may begin from any more: this start frees it before it loads.
+    `stale` is what was kept and nothing may begin from any more: this start frees it before it loads. One that does not
+    load ends after that.
     """
 
     generation: int
@@ -85,6 +86,7 @@ class Launch(NamedTuple):
     shelf: KeptShelf = KeptShelf(is_open=False)  # a closed one stays closed
     stale: tuple[Kept, ...] = ()
     keeps_from_ns: int = 0
+    loads: bool = True
 
 
 class EngineEnded(NamedTuple):

@@ -118,6 +118,11 @@ class Ledger:
         self._counts = {model: ModelCounts() for model in (*models, UNKNOWN_MODEL)}
         self._unknown = self._counts[UNKNOWN_MODEL]
 
+    def add(self, model: str) -> None:
+        """A row for this model from here on; the one that it has goes on counting."""
+        with self.lock:
+            self._counts.setdefault(model, ModelCounts())
+
     def count_submitted(self, pending: Pending, request: Infer) -> None:
         counts = self._counts.get(request.model) or self._unknown
         with self.lock:

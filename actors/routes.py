@@ -48,6 +48,10 @@ class Routes:
         """Replace the targets of these models; the others stay."""
         self._table = MappingProxyType({**self._table, **targets})
 
+    def withdraw(self, model: str) -> None:
+        """This model is not part of the flight any more."""
+        self._table = MappingProxyType({known: target for known, target in self._table.items() if known != model})
+
     def submit_made(self, request: Infer) -> Pending:
         """As `submit`, of a request that a consumer made itself: its deadline is ten minutes away at most, and a
         `request_id` of 0 is replaced.

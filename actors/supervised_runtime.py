@@ -113,7 +113,7 @@ class SupervisedRuntime:
         refuse_to_block("release_engine()")
         dismissed = self._resident.dismiss(handle)
         if dismissed is not None:
-            self._loader.let_go(dismissed.entry)
+            self._loader.let_go(dismissed.entry.model)
 
     def thermal_state(self) -> ThermalState:
         """The newest sample. Never raises: without telemetry it says `source_lost`, no throttle, and NaN for what was

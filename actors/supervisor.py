@@ -11,6 +11,8 @@ from typing import Any, Literal
 from loguru import logger
 
 from actors.announcements import Announcements
+from actors.engine_loads import EngineLoads
+from actors.engine_orders import LoadEngine, ReleaseEngine
 from actors.engine_slot import EngineSlot, LoadOverdue, RestartDue, SweepDue
 from actors.launch import EngineEnded, EngineSpec, EngineSurroundings
 from actors.mailbox import Mailbox
@@ -22,7 +24,6 @@ from actors.restart import (
     RestartPolicy,
     begin_probation,
     judge_death,
-    keeps_module_from_ns,
 )
 from actors.routes import Routes
 from actors.supervised import SupervisedActor, await_end
@@ -74,25 +75,32 @@ class RuntimeSupervisor(SupervisedActor):
     ) -> None:
         around = surround(self.post)
         super().__init__(Mailbox(scheduling=around.scheduling))
-        by_urgency = sorted(specs, key=lambda spec: spec.priority)
-        self._slots = {spec.model: EngineSlot(spec) for spec in by_urgency}
         self._around = around
         self._routes = routes
         self._timers = timers
         self._readiness = readiness
         self._say = Announcements(routes, readiness, record)
+        self._loads = EngineLoads(
+            specs,
+            around,
+            timers,
+            readiness,
+            self._say,
+            failure_is_final=mode == "takeoff",
+            policy=policy,
+            post=self.post,
+        )
+        self._slots = self._loads.slots
         self._mode = mode
         self._policy = policy
         self._need_restart = need_restart
         self._chance = chance
-        self._all_loaded = False
-        self._given_up = False
         self._now_ns = routes.clock.monotonic_ns
         self._swept_ns = self._now_ns()
         self._say.turned_away(self._slots, "engine_unavailable", "loading")
 
     def open(self) -> None:
-        self._load_next()
+        self._loads.load_next()
         self._sweep()
 
     def handle(self, message: Any) -> Any:
@@ -102,19 +110,25 @@ class RuntimeSupervisor(SupervisedActor):
             case EngineLoaded():
                 self._serve(self._slots[message.model], message)
             case EngineEnded():
-                self._bury(self._slots[message.fact.model], message)
+                self._bury(self._slots[message.fact.model], message.fact)
             case RestartDue():
-                self._restart(self._slots[message.model], message.generation)
+                self._restart(self._slots.get(message.model), message.generation)
             case LoadOverdue():
-                self._judge_overdue(self._slots[message.model], message)
+                self._judge_overdue(self._slots.get(message.model), message)
             case SweepDue():
                 self._sweep()
+            case LoadEngine():
+                self._loads.take(message)
+            case ReleaseEngine():
+                self._loads.let_go(message)
             case _:  # a consumer's mistake: the others fly on
                 logger.error("C7 supervisor was sent a {}; it takes an Infer", type(message).__name__)
         return None
 
     def leave(self, cause: str) -> None:
+        device_is_left_alone = self._given_up
         self._say.supervisor_ended(self._slots, cause)
+        self._loads.give_up(f"the supervisor ended: {cause or 'it was stopped'}", "engine_fault")
         for slot in self._slots.values():
             slot.turn_away("shutting_down", cause)
         end_ns = self._now_ns() + round(STOP_TIMEOUT_S * NS_PER_S)
@@ -123,38 +137,24 @@ class RuntimeSupervisor(SupervisedActor):
             if slot.ref is not None and not await_end(slot.ref, left_s):
                 logger.error("C7 engine did not stop within {} s; backbone={}; left behind", STOP_TIMEOUT_S, model)
             slot.mailbox.abandon("shutting_down", cause)
+            slot.tell_gone()
         if cause:
             self._need_restart(f"the supervisor died: {cause}")
-        for slot in () if self._given_up else self._slots.values():
+        for slot in () if device_is_left_alone else self._slots.values():
             slot.free_kept(self._around.runtime)
 
-    # Loading
-
-    def _load_next(self) -> None:
-        """One after the other, the most urgent first, and none while the context of their device is given up."""
-        busy = any(slot.state in {"loading", "stopping"} for slot in self._slots.values())
-        waiting = next((slot for slot in self._slots.values() if slot.state == "waiting"), None)
-        if waiting is not None and not busy:
-            self._launch(waiting)
-
-    def _launch(self, slot: EngineSlot) -> None:
-        if self._given_up:
-            return
-        slot.launch(self._around, keeps_module_from_ns(self._policy, slot.record))
-        overdue = LoadOverdue(slot.spec.model, slot.generation)
-        slot.cancel_overdue = self._timers.after(self._around.load_timeout_ns, lambda: self.post(overdue))
+    @property
+    def _given_up(self) -> bool:
+        return self._loads.given_up is not None
 
     def _serve(self, slot: EngineSlot, loaded: EngineLoaded) -> None:
-        if loaded.generation != slot.generation or slot.state != "loading" or self._given_up:
-            return
-        slot.state, slot.serving_since_ns = "serving", self._now_ns()
-        slot.cancel_overdue()
-        self._say.loaded(loaded, slot.precision, slot.mailbox)
-        self._decide(slot, "")
-        self._load_next()
+        if loaded.generation == slot.generation and slot.state == "loading" and not self._given_up:
+            self._loads.serve(slot, loaded)
 
-    def _judge_overdue(self, slot: EngineSlot, overdue: LoadOverdue) -> None:
-        if slot.generation != overdue.generation or slot.state not in {"loading", "stopping"} or self._given_up:
+    def _judge_overdue(self, slot: EngineSlot | None, overdue: LoadOverdue) -> None:
+        if slot is None or slot.generation != overdue.generation or self._given_up:
+            return
+        if slot.state not in {"loading", "stopping"}:
             return
         running_ns = slot.running_ns(self._now_ns())
         if running_ns is not None and running_ns > slot.spec.run_limit_ns:
@@ -169,8 +169,10 @@ class RuntimeSupervisor(SupervisedActor):
         if slot.state == "loading":  # of one that is stopping the end was said before
             self._around.count_fault(slot.spec.model, "hang")
             self._say.not_loaded_in_time(EngineLoadFailed(slot.spec.model, slot.generation, detail, "hang"))
+        slot.unwanted = self._loads.fail_order(slot, detail, "hang") or slot.unwanted
+        slot.tell_gone()
         self._quarantine(slot, Quarantine(detail, 0))
-        self._load_next()
+        self._loads.load_next()
 
     def _sweep(self) -> None:
         """On a tick, and not at each deadline: a timer for every request would cost every request."""
@@ -192,26 +194,29 @@ class RuntimeSupervisor(SupervisedActor):
         self._around.count_fault(slot.spec.model, "hang")
         slot.turn_away("engine_unavailable", detail)
         slot.mailbox.abandon(REMEDIES["hang"].reason, detail)
+        slot.tell_gone()
         self._say.hung(EngineHung(slot.spec.model, slot.generation, running_ns))
         self._give_up_process("hang", detail)
 
     # Dying
 
-    def _bury(self, slot: EngineSlot, ended: EngineEnded) -> None:
-        death = ended.fact
+    def _bury(self, slot: EngineSlot, death: EngineDied | EngineLoadFailed) -> None:
         if death.generation != slot.generation:
             return
         scope = REMEDIES[death.fault].scope
         gone = bool(death.detail) and scope == "process"
         if gone and slot.state in {"stopping", "quarantined"}:  # that it ended, and why, was said before it had
             self._give_up_process(death.fault, death.detail)
-        if slot.state in {"quarantined", "hung"}:
+        if slot.state in {"quarantined", "hung"} and not slot.unwanted:
             return
         slot.cancel_overdue()
         slot.ref, slot.kept = None, slot.shelf.close()
+        if slot.unwanted:
+            self._loads.forget(slot)
+            return
         if slot.state == "stopping":
             slot.state = "waiting"
-            self._load_next()
+            self._loads.load_next()
             return
         slot.state = "down"
         self._say.ended(death)
@@ -219,16 +224,22 @@ class RuntimeSupervisor(SupervisedActor):
             return
         if gone:
             self._give_up_process(death.fault, death.detail)
-        elif not self._all_loaded and (not death.detail or (self._mode, type(death)) == ("takeoff", EngineLoadFailed)):
-            self._decide(slot, death.detail or "it was stopped")
+        elif self._loads.fail_order(slot, death.detail or "it was stopped", death.fault):
+            if scope == "device":
+                self._give_up_context(death.model)
+            self._loads.forget(slot)
+        elif not self._loads.all_loaded and (
+            not death.detail or (self._mode, type(death)) == ("takeoff", EngineLoadFailed)
+        ):
+            self._loads.decide(slot, death.detail or "it was stopped")
         elif death.detail:
-            if not self._all_loaded:
+            if not self._loads.all_loaded:
                 self._readiness.awaited_again(death.model)
             if scope == "device":
                 self._give_up_context(death.model)
             now_ns = self._now_ns()
             self._judge(slot, Death(now_ns, death.fault, slot.served_ns(now_ns)), death.detail)
-        self._load_next()
+        self._loads.load_next()
 
     def _judge(self, slot: EngineSlot, death: Death, detail: str) -> None:
         decision, slot.record = judge_death(self._policy, slot.record, death, self._chance())
@@ -242,24 +253,26 @@ class RuntimeSupervisor(SupervisedActor):
         due = RestartDue(slot.spec.model, slot.generation)
         self._timers.after(delay_ns, lambda: self.post(due))
 
-    def _restart(self, slot: EngineSlot, generation: int) -> None:
-        if slot.generation != generation or slot.state not in {"down", "quarantined"} or self._given_up:
+    def _restart(self, slot: EngineSlot | None, generation: int) -> None:
+        if slot is None or slot.generation != generation or self._given_up:
+            return
+        if slot.state not in {"down", "quarantined"}:
             return
         if slot.state == "quarantined":
             slot.record = begin_probation(slot.record)
             self._say.probation_began(slot.spec.model)
         if any(other.state in {"waiting", "stopping"} for other in self._slots.values()):
             slot.state = "waiting"
-            self._load_next()
+            self._loads.load_next()
         else:
-            self._launch(slot)
+            self._loads.launch(slot)
 
     def _quarantine(self, slot: EngineSlot, quarantine: Quarantine) -> None:
         slot.state = "quarantined"
         self._say.quarantined(slot.spec.model, quarantine)
         if quarantine.probation_in_ns:
             self._restart_after(slot, quarantine.probation_in_ns)
-        self._decide(slot, quarantine.detail)
+        self._loads.decide(slot, quarantine.detail)
 
     def _give_up_context(self, lost_with: str) -> None:
         """Stop every other engine of the device. They load again, by priority, once all of them have let go of it."""
@@ -271,29 +284,17 @@ class RuntimeSupervisor(SupervisedActor):
                 slot.turn_away("engine_unavailable", detail)
                 slot.state = "stopping"
                 self._say.ended(fact(model, slot.generation, detail, "context_fault"))
-                if not self._all_loaded:
+                if not self._loads.all_loaded:
                     self._readiness.awaited_again(model)
 
     def _give_up_process(self, fault: FaultClass, detail: str) -> None:
         """No engine answers again on a device that is fenced: say so, also to whoever can start another process."""
         if self._given_up:
             return
-        self._given_up = True
+        self._loads.give_up(f"process restart needed: {detail}", fault)
         for slot in self._slots.values():
             slot.cancel_overdue()
             slot.shelf.close()  # what still dies frees its engine on its own thread
             slot.mailbox.refuse("engine_unavailable", detail)
         self._say.process_restart_needed(self._slots, fault, detail)
         self._need_restart(detail)
-
-    def _decide(self, slot: EngineSlot, failure: str) -> None:
-        """Tell whoever waits; the first time that every engine is decided, say so to everybody."""
-        if failure:
-            self._readiness.failed_to_load(slot.spec.model, failure)
-        else:
-            self._readiness.loaded(slot.spec.model)
-        if self._all_loaded or self._readiness.undecided or (self._mode == "takeoff" and self._readiness.failed):
-            return
-        self._all_loaded = True
-        serving = {model: slot.precision for model, slot in self._slots.items() if slot.state == "serving"}
-        self._say.all_loaded(self._around.runtime.current_runtime_label(), serving, self._now_ns())

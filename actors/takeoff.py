@@ -52,7 +52,7 @@ class Stage(NamedTuple):
 
 def supervise(
     runtime: InferenceRuntime,
-    engines: Mapping[str, EngineCacheEntry],
+    engines: Mapping[str, EngineCacheEntry] | None,
     *,
     priorities: Mapping[str, int] | None = None,
     self_test_tolerances: Mapping[str, float] | None = None,
@@ -76,8 +76,9 @@ def supervise(
     In mode `takeoff` it returns when every engine is loaded, or stops them all and raises TakeoffRefusedError that
     names each one that is not, and why. In mode `recovery` it returns at once: engines answer as they come back.
 
-    Engines, by model: `priorities`, 100 where none is given, a lower number is more urgent. An engine that has known
-    answers is loaded once it has given them, after every restart too, each output within its `self_test_tolerances`.
+    Engines, by model; None where all of them come later, through `Supervision.as_runtime`. `priorities` are 100 where
+    none is given, a lower number is more urgent. An engine that has known answers is loaded once it has given them,
+    after every restart too, each output within its `self_test_tolerances`.
 
     Loads: `load_timeout_s` is each engine's own, because they load one after the other. While a takeoff waits,
     `give_up` is asked ten times a second on the caller's thread; a text, the reason, ends it in TakeoffRefusedError.
@@ -114,20 +115,20 @@ def supervise(
     snapshot = snapshot or ThermalSnapshot(clock, stale_after_ns(period_s))
     source = open_source(thermal, clock)
     broadcast = ThermalBroadcast(stage.scheduling)
-    ledger = Ledger(engines, record)
+    flight = {} if engines is None else dict(engines)
+    ledger = Ledger(flight, record)
     routes = Routes(ledger, clock, stage.scheduling)
-    readiness = Readiness(engines, stage.scheduling)
+    readiness = Readiness(flight, stage.scheduling)
     restart_need = RestartNeed(on_restart_needed)
-    specs = [
-        EngineSpec(
+
+    def spec_of(model: str, entry: EngineCacheEntry) -> EngineSpec:
+        return EngineSpec(
             model=model,
             entry=entry,
             priority=priorities.get(model, 100),
             self_test_tolerance=self_test_tolerances.get(model, SELF_TEST_TOLERANCE),
             run_limit_ns=round(run_limit_ms * NS_PER_MS),
         )
-        for model, entry in engines.items()
-    ]
 
     def surround(report: Callable[[EngineLoaded | EngineEnded], None]) -> EngineSurroundings:
         return EngineSurroundings(
@@ -145,7 +146,7 @@ def supervise(
         timers = stage.timers(clock)
         undo.callback(timers.close)
         supervisor: pykka.ActorRef[RuntimeSupervisor] = RuntimeSupervisor.start(
-            specs,
+            [spec_of(model, entry) for model, entry in flight.items()],
             surround,
             routes,
             timers,
@@ -164,13 +165,15 @@ def supervise(
                 source, snapshot, broadcast, timers, clock, record, period_ns, stage.scheduling
             )
             undo.callback(stop_all, watcher)
-        loader = EngineLoader(engines)
+        loader = EngineLoader(
+            supervisor, flight, lambda entry: spec_of(entry.model, entry), load_timeout_s, stage.scheduling
+        )
         supervision = Supervision(
             supervisor, watcher, routes, snapshot, broadcast, timers, readiness, restart_need, runtime, loader
         )
         undo.callback(supervision.stop)
         if mode == "takeoff":
-            _await_takeoff(readiness, load_timeout_s, len(engines), give_up)
+            _await_takeoff(readiness, load_timeout_s, len(flight), give_up)
         undo.pop_all()
     return supervision
 

@@ -15,7 +15,7 @@ from actors.supervisor import Mode
 
 
 def check_terms(
-    models: Collection[str],
+    models: Collection[str] | None,
     *,
     mode: object,
     policy: object,
@@ -24,11 +24,12 @@ def check_terms(
     self_test_tolerances: Mapping[str, object],
     durations: Mapping[str, object],
 ) -> None:
-    """`durations` are those that have to be above zero, by name. Raises ValueError, or TypeError for a
-    policy or a priority that is none, which names what is wrong.
+    """`models` is None where engines come later: then any of them may be named. `durations` are those that have to be
+    above zero, by name. Raises ValueError, or TypeError for a policy or a priority that is none, which names what is
+    wrong.
     """
-    if not models:
-        raise ValueError("supervise needs at least one engine; `engines` is empty")
+    if models is not None and not models:
+        raise ValueError("supervise needs at least one engine; `engines` is empty; None says that they come later")
     if mode not in get_args(Mode):
         raise ValueError(f"mode: expected one of {', '.join(get_args(Mode))}, found {mode!r}")
     if not isinstance(policy, RestartPolicy):
@@ -39,8 +40,8 @@ def check_terms(
         if not _is_number(duration) or not 0.0 < duration < math.inf:
             raise ValueError(f"{name}: expected a duration above 0, found {duration!r}")
     for name, by_model in (("priorities", priorities), ("self_test_tolerances", self_test_tolerances)):
-        unknown = sorted(set(by_model) - set(models))
-        if unknown:
+        unknown = [] if models is None else sorted(set(by_model) - set(models))
+        if models is not None and unknown:
             raise ValueError(f"{name}: expected names of `engines` ({', '.join(models)}), found {', '.join(unknown)}")
     for model, priority in priorities.items():
         if not isinstance(priority, int):

@@ -23,13 +23,18 @@ def deserialize_cached_engine(runtime: InferenceRuntime, entry: EngineCacheEntry
     label = runtime.current_runtime_label()
     if entry.runtime_label != label:
         raise EngineDeserializeError(
-            f"{entry.model} does not take off: {entry.path.name} was compiled by {entry.runtime_label}, configured is"
+            f"{refusal_prefix(entry.model)}{entry.path.name} was compiled by {entry.runtime_label}, configured is"
             f" {label}; compile it again (c7 provision FLIGHT.toml) or configure {entry.runtime_label}"
         )
     try:
         return runtime.deserialize_engine(entry)
     except EngineDeserializeError as error:
-        raise type(error)(f"{entry.model} does not take off: {error}") from error
+        raise type(error)(f"{refusal_prefix(entry.model)}{error}") from error
+
+
+def refusal_prefix(model: str) -> str:
+    """How the text of a refused engine begins."""
+    return f"{model} does not take off: "
 
 
 def outdated_models(

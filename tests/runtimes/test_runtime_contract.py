@@ -1,9 +1,10 @@
-"""What every runtime promises, asked of each of them with a small but real model."""
+"""What every runtime promises, asked of each of them with a small but real model, and of each again on actors."""
 
 from __future__ import annotations
 
 import gc
 import io
+import math
 import shutil
 import threading
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from actors import supervise
 from messages import (
     EngineBuildError,
     EngineDeserializeError,
@@ -48,6 +50,7 @@ class Subject(NamedTuple):
     build_config: BuildConfig
     make: Callable[[ThermalFeed | None], InferenceRuntime]
     reference: Callable[[Arrays], Arrays]
+    supervised: bool = False
 
     def inputs(self, seed: int = 0, images: int = 2) -> dict[str, np.ndarray]:
         random = np.random.default_rng(seed)
@@ -121,12 +124,41 @@ def torch_subject(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
     )
 
 
-SUBJECTS = {"fake": fake_subject, "onnx_trt_ep": onnx_subject, "pytorch_fp16": torch_subject}
+STRATEGIES = {"fake": fake_subject, "onnx_trt_ep": onnx_subject, "pytorch_fp16": torch_subject}
+ON_ACTORS = "supervised "
+torch = pytest.mark.torch
 
 
-@pytest.fixture(params=["fake", "onnx_trt_ep", pytest.param("pytorch_fp16", marks=pytest.mark.torch)])
+def on_actors(subject: Subject, request: pytest.FixtureRequest) -> Subject:
+    """The same strategy behind the supervisor."""
+
+    def make(thermal: ThermalFeed | None) -> InferenceRuntime:
+        supervision = supervise(subject.make(thermal), None)
+        request.addfinalizer(supervision.stop)
+        return supervision.as_runtime(within_ms=60_000)
+
+    return subject._replace(make=make, supervised=True)
+
+
+@pytest.fixture(
+    params=[
+        "fake",
+        "onnx_trt_ep",
+        pytest.param("pytorch_fp16", marks=torch),
+        "supervised fake",
+        "supervised onnx_trt_ep",
+        pytest.param("supervised pytorch_fp16", marks=torch),
+    ]
+)
 def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
-    return SUBJECTS[request.param](request, tmp_path)
+    name: str = request.param
+    strategy = STRATEGIES[name.removeprefix(ON_ACTORS)](request, tmp_path)
+    return on_actors(strategy, request) if name.startswith(ON_ACTORS) else strategy
+
+
+of_strategies = pytest.mark.parametrize(
+    "subject", ["fake", "onnx_trt_ep", pytest.param("pytorch_fp16", marks=torch)], indirect=True
+)
 
 
 @pytest.fixture
@@ -454,12 +486,13 @@ def suspends(runtime: InferenceRuntime) -> SuspendsEngines:
 
 
 of_suspending_runtimes = pytest.mark.parametrize(
-    "subject", ["fake", pytest.param("pytorch_fp16", marks=pytest.mark.torch)], indirect=True
+    "subject", ["fake", pytest.param("pytorch_fp16", marks=torch)], indirect=True
 )
 
 
 def test_which_runtimes_suspend_their_engines(subject: Subject, runtime: InferenceRuntime) -> None:
-    assert isinstance(runtime, SuspendsEngines) == (subject.label in ("fake", "pytorch_fp16[cpu]"))
+    suspends = not subject.supervised and subject.label in ("fake", "pytorch_fp16[cpu]")
+    assert isinstance(runtime, SuspendsEngines) == suspends
 
 
 @pytest.mark.parametrize("ran_before", [False, True])
@@ -614,11 +647,23 @@ def test_an_engine_answers_while_another_one_is_suspended_and_resumed(
 # Thermal state.
 
 
+@of_strategies
 def test_without_a_feed_there_is_no_thermal_state(runtime: InferenceRuntime) -> None:
     with pytest.raises(TelemetryUnavailableError, match="without a thermal feed"):
         runtime.thermal_state()
 
 
+@pytest.mark.parametrize("subject", ["supervised fake"], indirect=True)
+def test_on_actors_a_board_without_telemetry_does_not_throttle_and_says_that_it_is_lost(
+    runtime: InferenceRuntime,
+) -> None:
+    state = runtime.thermal_state()
+    assert (state.source_lost, state.thermal_throttle_active) == (True, False)
+    assert math.isnan(state.gpu_temp_c)
+    assert math.isnan(state.cpu_temp_c)
+
+
+@of_strategies
 def test_the_thermal_state_is_that_of_the_feed(subject: Subject) -> None:
     class Feed:
         def thermal_state(self) -> ThermalState:
