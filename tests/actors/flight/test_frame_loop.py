@@ -16,6 +16,8 @@ from loguru import logger
 
 from actors.consumer import Consumer, Frame
 from actors.flight.frame_loop import FRAMES_THREAD, FrameLoop, next_frame_index
+from actors.frame_scope import FrameScope, current_frame
+from actors.routes import WITHIN_MS_MAX
 from messages import NS_PER_MS, NS_PER_S, ConsumerReported, MonotonicClock, VirtualClock
 
 Image = npt.NDArray[np.uint8]
@@ -406,3 +408,36 @@ def test_a_source_that_hangs_is_left_behind_by_name() -> None:
     freed.set()
     assert loop.stop(WAIT_S) == ()
     assert loop.counts.missed == {"c2": 1}  # it came after the end
+
+
+def scopes_seen(rate_hz: float, within_ms: dict[str, float]) -> dict[str, FrameScope]:
+    """What is around `on_frame` of the consumers `named` and `other`, at the frame 7."""
+    seen: SimpleQueue[FrameScope | None] = SimpleQueue()
+
+    def look(frame: Frame) -> None:
+        seen.put(current_frame())
+        raise ValueError("the scope ends all the same")
+
+    clock = VirtualClock()
+    consumers: dict[str, Consumer] = {"named": Calling(look), "other": Calling(look)}
+    loop = FrameLoop(
+        ScriptedSource(clock, {7: 0}), consumers, rate_hz, clock, Reports(), first_frame_id=7, within_ms=within_ms
+    )
+    loop.start()
+    scopes = [seen.get(timeout=WAIT_S) for _ in consumers]
+    assert loop.stop(WAIT_S) == ()
+    assert current_frame() is None
+    assert {(scope.frame_id, scope.captured_ns) for scope in scopes if scope} == {(7, clock.monotonic_ns())}
+    return {scope.consumer: scope for scope in scopes if scope}
+
+
+def test_all_calls_of_a_frame_have_one_deadline_by_default_one_period_on() -> None:
+    scopes = scopes_seen(10, {"named": 250})
+    now_ns = scopes["other"].captured_ns
+    assert scopes["other"].deadline_ns - now_ns == 100 * NS_PER_MS
+    assert scopes["named"].deadline_ns - now_ns == 250 * NS_PER_MS
+
+
+def test_a_frame_that_comes_once_an_hour_waits_for_nothing_that_long() -> None:
+    scopes = scopes_seen(1 / 3600, {})
+    assert scopes["other"].deadline_ns - scopes["other"].captured_ns == WITHIN_MS_MAX * NS_PER_MS
