@@ -1,14 +1,13 @@
 """The airborne binary's side: the one runtime and the one LightGlue are built here, once, and given to every component.
 
     register_airborne_strategies()
-    pre_constructed = build_pre_constructed(config, supervise_raw)
+    pre_constructed = build_pre_constructed(config, on_restart_needed=end_the_process)
     components = compose_root(config, pre_constructed)
     ...
     pre_constructed["c7_inference"].stop()
 
 What is under `c7_inference` is the supervised runtime: whoever holds it runs on the actors, and nobody holds the
-strategy below it. How a strategy is put under supervision, `supervise_raw`, is the binary's to say. Nothing is kept in
-this module: two bootstraps in one process give two runtimes.
+strategy below it. Nothing is kept in this module: two bootstraps in one process give two runtimes.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from actors.airborne_config import (
     read_c7_inference,
     read_mode,
 )
-from actors.composition import AirborneBootstrapError, StoppableRuntime, compose_root
+from actors.composition import AirborneBootstrapError, compose_root
 from actors.lightglue_runtime import LightGlueRuntime
 from actors.strategy_registry import (
     _STRATEGY_REGISTRY,
@@ -37,8 +36,12 @@ from actors.strategy_registry import (
     register_airborne_strategies,
     register_strategy,
 )
-from messages import ConfigError, RuntimeNotAvailableError
+from actors.supervised_runtime import SupervisedRuntime
+from actors.takeoff import supervise
+from actors.thermal import configured_source
+from messages import ConfigError, Message, MonotonicClock, RuntimeNotAvailableError
 from runtimes import InferenceRuntime, inference_factory, read_entry
+from runtimes.available_memory import read_available_memory
 from runtimes.config import RuntimeName
 
 __all__ = [
@@ -52,7 +55,6 @@ __all__ = [
     "Config",
     "LightGlueRuntime",
     "PreConstructed",
-    "StoppableRuntime",
     "build_pre_constructed",
     "compose_root",
     "register_airborne_strategies",
@@ -69,24 +71,26 @@ C7_AIRBORNE_BUILD_FLAGS: tuple[tuple[RuntimeName, str], ...] = (
 class PreConstructed(TypedDict, total=False):
     """What is built once and shared. A key that was left out is not there."""
 
-    c7_inference: StoppableRuntime
+    c7_inference: SupervisedRuntime
     c3_lightglue_runtime: LightGlueRuntime
 
 
-SuperviseRaw = Callable[[InferenceRuntime, C7AirborneConfig], StoppableRuntime]
-"""Puts a raw strategy under supervision, as configured: what it returns is all that anybody is given of it."""
-
-
-def build_pre_constructed(config: AirborneConfig, supervise_raw: SuperviseRaw) -> PreConstructed:
+def build_pre_constructed(
+    config: AirborneConfig,
+    *,
+    record: Callable[[Message], None] | None = None,
+    on_restart_needed: Callable[[str], None] | None = None,
+) -> PreConstructed:
     """What components share: `c7_inference`, and `c3_lightglue_runtime` where it is configured or needed.
 
-    Both are left out in mode `replay` without a `c7_inference` block. Raises ConfigError for what cannot be meant,
-    AirborneBootstrapError for what cannot be built, and whatever loading LightGlue raises; nothing runs on after that.
+    Both are left out in mode `replay` without a `c7_inference` block. `record` and `on_restart_needed` are those of
+    `supervise`. Raises ConfigError for what cannot be meant, AirborneBootstrapError for what cannot be built,
+    TelemetryUnavailableError, and whatever loading LightGlue raises; nothing runs on after that.
     """
     check_components(config)
     if read_mode(config) == "replay" and C7_INFERENCE not in config.components:
         return {}
-    c7_inference = _build_c7_inference(config, supervise_raw)
+    c7_inference = _build_c7_inference(config, record, on_restart_needed)
     try:
         lightglue = _build_c3_lightglue_runtime(config, c7_inference)
     except BaseException:
@@ -98,9 +102,18 @@ def build_pre_constructed(config: AirborneConfig, supervise_raw: SuperviseRaw) -
     return seeds
 
 
-def _build_c7_inference(config: AirborneConfig, supervise_raw: SuperviseRaw) -> StoppableRuntime:
+def _build_c7_inference(
+    config: AirborneConfig,
+    record: Callable[[Message], None] | None = None,
+    on_restart_needed: Callable[[str], None] | None = None,
+) -> SupervisedRuntime:
     c7 = read_c7_inference(config) or C7AirborneConfig()
     needed = _needed_by(C7_INFERENCE, config)
+    clock = MonotonicClock()
+    try:
+        thermal = configured_source(c7.thermal, clock)
+    except ConfigError as error:
+        raise ConfigError(f"{place_of(C7_INFERENCE)}.thermal: {error}") from error
     try:
         raw = _build_raw(c7)
     except RuntimeNotAvailableError as error:
@@ -109,7 +122,21 @@ def _build_c7_inference(config: AirborneConfig, supervise_raw: SuperviseRaw) -> 
             f"pre_constructed[{C7_INFERENCE!r}] cannot be built: {error}; {needed}. The airborne binary runs one of:"
             f" {options}; configure it as {place_of(C7_INFERENCE)}.runtime"
         ) from error
-    return supervise_raw(raw, c7)
+    return supervise(
+        raw,
+        None,
+        priorities=c7.priorities,
+        self_test_tolerances=c7.self_test_tolerances,
+        load_timeout_s=c7.load_timeout_s,
+        run_limit_ms=c7.run_limit_ms,
+        runs_at_once=c7.runs_at_once,
+        available_memory=lambda: read_available_memory(c7),
+        on_restart_needed=on_restart_needed,
+        record=record,
+        thermal=thermal,
+        period_s=c7.thermal.period_s,
+        clock=clock,
+    ).as_runtime(within_ms=c7.within_ms)
 
 
 def _build_raw(c7: C7AirborneConfig) -> InferenceRuntime:

@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Protocol, runtime_checkable
 
 from actors.airborne_config import (
     C7_INFERENCE,
@@ -17,11 +16,11 @@ from actors.airborne_config import (
     read_component,
     read_mode,
 )
-from actors.client import InferenceClient
 from actors.consumer import load_class
+from actors.lightglue_runtime import LightGlueRuntime
 from actors.strategy_registry import CLIENT, Strategy, check_components, find_strategy
+from actors.supervised_runtime import SupervisedRuntime
 from messages import C7Error, ConfigError, describe_error
-from runtimes import InferenceRuntime
 
 SHARED_KEYS: tuple[str, ...] = (C7_INFERENCE, LIGHTGLUE_RUNTIME, CLIENT)
 """The parameters by which a constructor says what of C7 it needs."""
@@ -35,20 +34,6 @@ _REGISTERED_ONLY: Mapping[str, Strategy] = MappingProxyType({})
 
 class AirborneBootstrapError(C7Error):
     """The airborne binary cannot be put together as configured. The text names the key, and who needs it."""
-
-
-@runtime_checkable
-class StoppableRuntime(InferenceRuntime, Protocol):
-    """A runtime that lives on actors and ends with `stop()`. No strategy has that method."""
-
-    def stop(self) -> None: ...
-
-
-@runtime_checkable
-class ClientSource(Protocol):
-    """What makes an `InferenceClient` for each consumer."""
-
-    def client(self, consumer: str) -> InferenceClient: ...
 
 
 def compose_root(
@@ -109,13 +94,17 @@ def check_fit(
 
 
 def _refuse_a_bypass(pre_constructed: Mapping[str, object]) -> None:
-    if C7_INFERENCE not in pre_constructed:
-        return
-    found = pre_constructed[C7_INFERENCE]
-    if not isinstance(found, StoppableRuntime):
+    runtime = pre_constructed.get(C7_INFERENCE)
+    if C7_INFERENCE in pre_constructed and not isinstance(runtime, SupervisedRuntime):
         raise AirborneBootstrapError(
             f"pre_constructed[{C7_INFERENCE!r}]: expected the supervised runtime that build_pre_constructed() gives,"
-            f" found a {type(found).__name__}, whose callers would bypass the actors"
+            f" found a {type(runtime).__name__}, whose callers would bypass the actors"
+        )
+    lightglue = pre_constructed.get(LIGHTGLUE_RUNTIME)
+    if isinstance(lightglue, LightGlueRuntime) and not lightglue.runs_on(runtime):
+        raise AirborneBootstrapError(
+            f"pre_constructed[{LIGHTGLUE_RUNTIME!r}]: expected a LightGlueRuntime on"
+            f" pre_constructed[{C7_INFERENCE!r}], found one on another runtime, whose callers would bypass the actors"
         )
 
 
@@ -132,17 +121,8 @@ def _injected(
                 f" {C7_INFERENCE} and {LIGHTGLUE_RUNTIME}, others are the binary's own"
             )
         shared = pre_constructed.get(key)
-        injected[need] = _client(slug, shared) if need == CLIENT else shared
+        injected[need] = shared.client(slug) if need == CLIENT and isinstance(shared, SupervisedRuntime) else shared
     return injected
-
-
-def _client(slug: str, c7_inference: object) -> InferenceClient:
-    if not isinstance(c7_inference, ClientSource):
-        raise AirborneBootstrapError(
-            f"{slug} needs a client of its own: expected pre_constructed[{C7_INFERENCE!r}] to have client(consumer),"
-            f" found a {type(c7_inference).__name__}"
-        )
-    return c7_inference.client(slug)
 
 
 def _prepare(

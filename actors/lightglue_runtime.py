@@ -24,6 +24,10 @@ class LightGlueRuntime:
         """Which engine it is: its inputs and outputs, precision and profile."""
         return self._handle.entry
 
+    def runs_on(self, runtime: object) -> bool:
+        """Whether it is this very runtime that its runs go through."""
+        return self._runtime is runtime
+
     def match(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Match one pair of feature sets: the engine's own inputs and outputs. Raises as `InferenceRuntime.infer`."""
         return self._runtime.infer(self._handle, inputs)

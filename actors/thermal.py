@@ -24,6 +24,7 @@ from messages import (
     ThrottleLeft,
     describe_error,
 )
+from runtimes.flight_plan import ThermalSection
 from telemetry import (
     InlineSampler,
     Sampler,
@@ -55,6 +56,13 @@ def open_source(thermal: Literal["auto"] | ThermalSource | None, clock: Clock) -
     except TelemetryUnavailableError as error:
         logger.warning("C7 telemetry unavailable; {}", error)
         return None
+
+
+def configured_source(section: ThermalSection, clock: Clock) -> ThermalSource | Literal["auto"]:
+    """What a plan or a binary's configuration says. Raises ConfigError, TelemetryUnavailableError."""
+    if section.source == "auto" and section.trace is None:
+        return "auto"
+    return open_thermal_source(section.source, section.trace, clock)
 
 
 class Sample:

@@ -21,10 +21,11 @@ from actors.flight.frame_loop import FrameCounts, FrameLoop
 from actors.flight.journal import Journal
 from actors.flight.life import FlightEngines, Life, accept_engines, begin_life, engines_for
 from actors.flight.signals import StopSignals
-from actors.flight.surroundings import check_memory, check_surroundings, load_order, thermal_source
+from actors.flight.surroundings import check_memory, check_surroundings, load_order
 from actors.ledger import ModelTally
 from actors.supervision import Supervision
 from actors.takeoff import supervise
+from actors.thermal import configured_source
 from messages import (
     NS_PER_MS,
     NS_PER_S,
@@ -184,7 +185,7 @@ class _FlightProcess:
             priorities={model: plan.models[model].priority for model in entries},
             self_test_tolerances={model: plan.models[model].self_test_tolerance for model in entries},
             mode="takeoff" if self._life.recovery is None else "recovery",
-            thermal=thermal_source(plan, self._clock),
+            thermal=configured_source(plan.thermal, self._clock),
             snapshot=snapshot,
             period_s=plan.thermal.period_s,
             load_timeout_s=plan.flight.load_timeout_s,

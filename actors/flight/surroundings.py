@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 from loguru import logger
 
 from actors.consumer import check_source
 from actors.flight.consumers import check_consumers
 from actors.flight.recovery import format_flight_id
+from actors.thermal import configured_source
 from messages import Clock, ConfigError, RuntimeNotAvailableError, TakeoffRefusedError, describe_error
 from runtimes import EngineCacheEntry, FlightPlan, build_inference_runtime
 from runtimes.available_memory import read_available_memory
 from runtimes.memory_budget import MemoryBudget, plan_memory, refuse_if_short
-from telemetry import ThermalSource, open_thermal_source
 
 
 def check_surroundings(plan: FlightPlan, clock: Clock) -> None:
@@ -28,16 +27,9 @@ def check_surroundings(plan: FlightPlan, clock: Clock) -> None:
     if plan.frames is not None:
         check_source(plan.frames)
     check_consumers(plan)
-    thermal_source(plan, clock)
+    configured_source(plan.thermal, clock)
     _check_folder(plan.flight.state, "state")
     _check_folder(plan.flight.recordings, "recordings")
-
-
-def thermal_source(plan: FlightPlan, clock: Clock) -> ThermalSource | Literal["auto"]:
-    """What `[thermal]` says. Raises ConfigError, TelemetryUnavailableError."""
-    if plan.thermal.source == "auto":
-        return "auto"
-    return open_thermal_source(plan.thermal.source, plan.thermal.trace, clock)
 
 
 def load_order(plan: FlightPlan, entries: Mapping[str, EngineCacheEntry]) -> list[EngineCacheEntry]:

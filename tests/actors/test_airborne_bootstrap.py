@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from actors import airborne_bootstrap
+from actors import SupervisedRuntime, Supervision, airborne_bootstrap, supervise
 from actors.airborne_bootstrap import (
     _STRATEGY_REGISTRY,
     AIRBORNE_REQUIRED_PRE_CONSTRUCTED_KEYS,
     C7_AIRBORNE_BUILD_FLAGS,
     AirborneBootstrapError,
-    C7AirborneConfig,
     Config,
+    LightGlueRuntime,
     PreConstructed,
     build_pre_constructed,
     compose_root,
     register_airborne_strategies,
     register_strategy,
 )
-from messages import EngineDeserializeError, RuntimeNotAvailableError, Tensor, ThermalState
+from messages import (
+    NS_PER_MS,
+    ConfigError,
+    EngineDeserializeError,
+    Infer,
+    InferCompleted,
+    Message,
+    RuntimeNotAvailableError,
+)
 from runtimes import (
     BuildConfig,
     C7InferenceConfig,
-    EngineCacheEntry,
-    EngineHandle,
     FakeRuntime,
     InferenceRuntime,
     inference_factory,
+    read_entry,
     returns,
 )
-from runtimes.no_thermal_feed import NoThermalFeed
 
 FLAGS = {
     "tensorrt": "BUILD_TENSORRT_RUNTIME",
@@ -52,54 +60,30 @@ CONSUMERS: dict[str, tuple[str, ...]] = {
 }
 
 
-class Supervised:
-    """Stands in for the runtime on actors: the raw one is behind it, and it can be stopped."""
-
-    def __init__(self, raw: InferenceRuntime) -> None:
-        self.__raw = raw
-        self.stops = 0
-
-    def compile_engine(self, model_path: Path, build_config: BuildConfig) -> EngineCacheEntry:
-        return self.__raw.compile_engine(model_path, build_config)
-
-    def deserialize_engine(self, entry: EngineCacheEntry) -> EngineHandle:
-        return self.__raw.deserialize_engine(entry)
-
-    def infer(self, handle: EngineHandle, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return self.__raw.infer(handle, inputs)
-
-    def release_engine(self, handle: EngineHandle) -> None:
-        self.__raw.release_engine(handle)
-
-    def thermal_state(self) -> ThermalState:
-        return self.__raw.thermal_state()
-
-    def current_runtime_label(self) -> str:
-        return self.__raw.current_runtime_label()
-
-    def stop(self) -> None:
-        self.stops += 1
-
-
 class Binary:
-    """Builds the seeds of a configuration with stand-ins, and counts what was constructed."""
+    """Builds the seeds of a configuration on a fake strategy, and counts what was constructed."""
 
     def __init__(self) -> None:
         self.raw: list[FakeRuntime] = []
-        self.supervised: list[Supervised] = []
-        self.configured: list[C7AirborneConfig] = []
+        self.supervisions: list[Supervision] = []
+        self.terms: list[dict[str, object]] = []
+        self.recorded: list[Message] = []
 
     def build(self, config: Config) -> PreConstructed:
-        return build_pre_constructed(config, self.supervise)
+        return build_pre_constructed(config, record=self.recorded.append)
 
-    def supervise(self, raw: InferenceRuntime, c7: C7AirborneConfig) -> Supervised:
-        self.configured.append(c7)
-        self.supervised.append(Supervised(raw))
-        return self.supervised[-1]
+    def supervise(self, raw: InferenceRuntime, engines: None, **terms: Any) -> Supervision:
+        self.terms.append(terms)
+        self.supervisions.append(supervise(raw, engines, **terms))
+        return self.supervisions[-1]
 
     def construct_raw(self, *_: object) -> FakeRuntime:
         self.raw.append(matching_runtime())
         return self.raw[-1]
+
+    @property
+    def alive(self) -> list[bool]:
+        return [each.is_alive() for each in self.supervisions]
 
 
 class Component:
@@ -127,13 +111,16 @@ def registry() -> Iterator[None]:
 
 
 @pytest.fixture
-def binary(monkeypatch: pytest.MonkeyPatch) -> Binary:
+def binary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Binary]:
     """A binary whose pytorch_fp16 is a fake and whose flags are all unset, hence ON."""
     for flag in FLAGS.values():
         monkeypatch.delenv(flag, raising=False)
     built = Binary()
     monkeypatch.setattr("runtimes.pytorch_fp16_runtime.PytorchFp16Runtime", built.construct_raw)
-    return built
+    monkeypatch.setattr(airborne_bootstrap, "supervise", built.supervise)
+    yield built
+    for supervision in built.supervisions:
+        supervision.stop()
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +210,7 @@ def test_what_is_seeded_follows_from_runtime_flags_consumers_and_mode(
         on = dict(zip(FLAGS, states, strict=True))
         for name, flag in FLAGS.items():
             monkeypatch.setenv(flag, "ON" if on[name] else "OFF")
-        raw_before, supervised_before = len(binary.raw), len(binary.supervised)
+        raw_before, supervised_before = len(binary.raw), len(binary.supervisions)
         expected = expected_of(runtime, on, torch_is_here, consumers, mode)
         found: set[str] | str
         try:
@@ -233,11 +220,11 @@ def test_what_is_seeded_follows_from_runtime_flags_consumers_and_mode(
         assert found == expected, on
         built = 1 if expected in ({"c7_inference"}, {"c7_inference", "c3_lightglue_runtime"}) else 0
         only_lightglue_failed = isinstance(expected, str) and "lightglue_engine is not set" in expected
-        assert len(binary.raw) - raw_before == len(binary.supervised) - supervised_before
+        assert len(binary.raw) - raw_before == len(binary.supervisions) - supervised_before
         assert len(binary.raw) - raw_before == (1 if only_lightglue_failed else built)
-        assert [each.stops for each in binary.supervised[supervised_before:]] == (
-            [1] if only_lightglue_failed else [0] * built
-        )
+        assert binary.alive[supervised_before:] == ([False] if only_lightglue_failed else [True] * built)
+        for supervision in binary.supervisions[supervised_before:]:
+            supervision.stop()
 
 
 # What a reader of the matrix wants to see once, written out.
@@ -284,7 +271,8 @@ def test_an_airborne_runtime_that_can_be_built_is_built_once(
     monkeypatch.setattr(inference_factory, "build_inference_runtime", build)
     seeds = binary.build(configured({"runtime": runtime, "lightglue_engine": str(lightglue)}))
     assert [config.runtime for config in asked] == [runtime]
-    assert seeds["c7_inference"] is binary.supervised[0]
+    assert isinstance(seeds["c7_inference"], SupervisedRuntime)
+    assert len(binary.supervisions) == 1
     assert binary.raw[0].loads("lightglue") == 1
 
 
@@ -293,9 +281,10 @@ def test_an_unconfigured_binary_runs_the_workstation_baseline(monkeypatch: pytes
     pytest.importorskip("torch")
     for flag in FLAGS.values():
         monkeypatch.delenv(flag, raising=False)
-    seeds = Binary().build(Config())
+    seeds = build_pre_constructed(Config())
     assert list(seeds) == ["c7_inference"]
     assert seeds["c7_inference"].current_runtime_label() == "pytorch_fp16[cpu]"
+    seeds["c7_inference"].stop()
 
 
 def test_airborne_flags_are_those_of_the_factory() -> None:
@@ -320,7 +309,7 @@ def test_every_component_receives_the_identical_runtime_and_the_identical_lightg
     seeds = binary.build(config)
     components = compose_root(config, seeds)
 
-    assert (len(binary.raw), len(binary.supervised), binary.raw[0].loads("lightglue")) == (1, 1, 1)
+    assert (len(binary.raw), len(binary.supervisions), binary.raw[0].loads("lightglue")) == (1, 1, 1)
     assert list(components) == list(slugs)
     for slug, component in components.items():
         assert isinstance(component, Component)
@@ -345,7 +334,9 @@ def test_two_bootstraps_give_two_runtimes(binary: Binary, lightglue: Path) -> No
     assert first["c7_inference"] is not second["c7_inference"]
     assert first["c3_lightglue_runtime"] is not second["c3_lightglue_runtime"]
     assert len(binary.raw) == 2
-    assert not [name for name, value in vars(airborne_bootstrap).items() if isinstance(value, Supervised | FakeRuntime)]
+    assert not [
+        name for name, value in vars(airborne_bootstrap).items() if isinstance(value, SupervisedRuntime | FakeRuntime)
+    ]
 
 
 def test_no_public_attribute_of_what_is_shared_leads_to_the_strategy_below(binary: Binary, lightglue: Path) -> None:
@@ -366,22 +357,49 @@ def test_lightglue_that_does_not_load_stops_the_runtime_that_was_started_for_it(
     missing = tmp_path / lightglue.name
     with pytest.raises(EngineDeserializeError, match=r"lightglue.*\.sha256"):
         binary.build(configured({"lightglue_engine": missing}, "c3_matcher"))
-    assert [each.stops for each in binary.supervised] == [1]
+    assert binary.alive == [False]
 
 
 def test_the_runtime_is_supervised_as_its_block_says(binary: Binary) -> None:
-    binary.build(configured({"run_limit_ms": 700, "priorities": {"lightglue": 3}}, "c2_vpr"))
-    assert (binary.configured[0].run_limit_ms, binary.configured[0].priorities) == (700.0, {"lightglue": 3})
+    block = {
+        "run_limit_ms": 700,
+        "load_timeout_s": 7,
+        "runs_at_once": 2,
+        "priorities": {"lightglue": 3},
+        "self_test_tolerances": {"lightglue": 0.5},
+        "thermal": {"period_s": 0.25},
+    }
+    binary.build(configured(block, "c2_vpr"))
+    terms = {name: binary.terms[0][name] for name in ("run_limit_ms", "load_timeout_s", "runs_at_once", "period_s")}
+    assert terms == {"run_limit_ms": 700.0, "load_timeout_s": 7.0, "runs_at_once": 2, "period_s": 0.25}
+    assert binary.terms[0]["priorities"] == {"lightglue": 3}
+    assert binary.terms[0]["self_test_tolerances"] == {"lightglue": 0.5}
+
+
+def test_a_call_without_a_frame_ends_after_the_time_of_the_block(binary: Binary, lightglue: Path) -> None:
+    seeds = binary.build(configured({"lightglue_engine": lightglue, "within_ms": 250}))
+    seeds["c3_lightglue_runtime"].match({})
+    (asked,) = (message for message in binary.recorded if isinstance(message, Infer))
+    (answered,) = (message for message in binary.recorded if isinstance(message, InferCompleted))
+    assert asked.request_id == answered.request_id
+    assert 0 < asked.deadline_ns - time.monotonic_ns() <= 250 * NS_PER_MS
+
+
+def test_a_thermal_trace_that_nobody_plays_is_refused_with_its_place(binary: Binary, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"config\.components\['c7_inference'\]\.thermal: .*remove `trace`"):
+        binary.build(configured({"thermal": {"source": "auto", "trace": tmp_path / "heat.jsonl"}}))
+    assert (binary.raw, binary.supervisions) == ([], [])
 
 
 # Composition.
 
 
-def test_a_key_that_is_missing_is_named_with_the_component_that_needs_it() -> None:
+def test_a_key_that_is_missing_is_named_with_the_component_that_needs_it(binary: Binary) -> None:
     register_strategy("c3_matcher", "any", Component)
-    supervised = Supervised(FakeRuntime({}, thermal=NoThermalFeed()))
+    config = configured({}, "c3_matcher")
+    seeds = binary.build(configured({}))
     with pytest.raises(AirborneBootstrapError) as refusal:
-        compose_root(configured({}, "c3_matcher"), {"c7_inference": supervised})
+        compose_root(config, seeds)
     assert str(refusal.value) == (
         "c3_matcher needs pre_constructed['c3_lightglue_runtime'], which is missing; found c7_inference."
         " build_pre_constructed(config) builds c7_inference and c3_lightglue_runtime, others are the binary's own"
@@ -395,6 +413,18 @@ def test_a_runtime_that_bypasses_the_actors_is_refused() -> None:
     assert str(refusal.value) == (
         "pre_constructed['c7_inference']: expected the supervised runtime that build_pre_constructed() gives, found a"
         " FakeRuntime, whose callers would bypass the actors"
+    )
+
+
+def test_a_lightglue_that_bypasses_the_actors_is_refused(binary: Binary, lightglue: Path) -> None:
+    register_strategy("c3_matcher", "any", Component)
+    config = configured({"lightglue_engine": lightglue}, "c3_matcher")
+    bypass = LightGlueRuntime(matching_runtime(), read_entry(lightglue))
+    with pytest.raises(AirborneBootstrapError) as refusal:
+        compose_root(config, {**binary.build(config), "c3_lightglue_runtime": bypass})
+    assert str(refusal.value) == (
+        "pre_constructed['c3_lightglue_runtime']: expected a LightGlueRuntime on pre_constructed['c7_inference'], found"
+        " one on another runtime, whose callers would bypass the actors"
     )
 
 

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import pytest
 
+from actors import airborne_bootstrap
 from actors.airborne_bootstrap import build_pre_constructed, compose_root
 from actors.airborne_config import (
     C7AirborneConfig,
@@ -133,10 +134,15 @@ def test_a_mode_that_there_is_not_is_refused() -> None:
     assert str(refusal.value) == "config.mode: expected airborne or replay, found 'hover'"
 
 
-def never(_raw: object, _config: object) -> NoReturn:
-    pytest.fail("nothing is put under supervision that is refused before it is built")
+@pytest.fixture
+def nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        pytest.fail("nothing is put under supervision that is refused before it is built")
+
+    monkeypatch.setattr(airborne_bootstrap, "supervise", refuse)
 
 
+@pytest.mark.usefixtures("nothing_is_started")
 def test_a_misspelt_component_is_refused_before_anything_is_built() -> None:
     config = Config(components={"c3_matchr": {"strategy": "any"}})
     text = (
@@ -144,11 +150,12 @@ def test_a_misspelt_component_is_refused_before_anything_is_built() -> None:
         r" c3_matcher, c3_5_adhop, c4_pose, or one that register_strategy\(\) was told of before$"
     )
     with pytest.raises(ConfigError, match=text):
-        build_pre_constructed(config, never)
+        build_pre_constructed(config)
     with pytest.raises(ConfigError, match=text):
         compose_root(config, {})
 
 
+@pytest.mark.usefixtures("nothing_is_started")
 def test_a_provider_without_its_runtime_is_refused_with_its_place() -> None:
     with pytest.raises(ConfigError, match=r"^config\.components\['c7_inference'\]\.provider: expected none with"):
-        build_pre_constructed(Config(components={"c7_inference": {"provider": "cuda"}}), never)
+        build_pre_constructed(Config(components={"c7_inference": {"provider": "cuda"}}))

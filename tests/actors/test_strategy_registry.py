@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from actors import InferenceClient, SupervisedRuntime, supervise
 from actors.airborne_bootstrap import (
     _STRATEGY_REGISTRY,
     AIRBORNE_REQUIRED_PRE_CONSTRUCTED_KEYS,
@@ -19,6 +20,7 @@ from actors.airborne_bootstrap import (
 )
 from actors.strategy_registry import AIRBORNE_STRATEGIES, Strategy, consumers_of
 from messages import ConfigError, OutOfMemoryError
+from runtimes import FakeRuntime, returns
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +30,12 @@ def empty_registry() -> Iterator[None]:
     yield
     _STRATEGY_REGISTRY.clear()
     _STRATEGY_REGISTRY.update(before)
+
+
+@pytest.fixture
+def runtime() -> Iterator[SupervisedRuntime]:
+    with supervise(FakeRuntime({"any": returns({})}), None) as supervision:
+        yield supervision.as_runtime()
 
 
 class Recorder:
@@ -103,16 +111,17 @@ def test_a_strategy_that_nobody_registered_is_refused() -> None:
     )
 
 
-def test_a_strategy_can_be_named_by_its_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_strategy_can_be_named_by_its_class(
+    runtime: SupervisedRuntime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "own_refinement.py").write_text("class Refiner:\n    def __init__(self, c7_inference): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(AirborneBootstrapError, match=r"c3_5_adhop needs pre_constructed\['c7_inference'\]"):
         composed("c3_5_adhop", strategy="own_refinement:Refiner")
     with pytest.raises(ConfigError, match=r"\['c3_5_adhop'\]\.strategy: .*missing_module cannot be imported"):
-        composed("c3_5_adhop", {"c7_inference": Stoppable()}, strategy="missing_module:Refiner")
-    assert type(composed("c3_5_adhop", {"c7_inference": Stoppable()}, strategy="own_refinement:Refiner")).__name__ == (
-        "Refiner"
-    )
+        composed("c3_5_adhop", {"c7_inference": runtime}, strategy="missing_module:Refiner")
+    refiner = composed("c3_5_adhop", {"c7_inference": runtime}, strategy="own_refinement:Refiner")
+    assert type(refiner).__name__ == "Refiner"
 
 
 def test_an_installed_package_offers_a_strategy_as_an_entry_point(
@@ -177,29 +186,20 @@ def test_what_a_constructor_raises_of_our_own_errors_keeps_its_type() -> None:
         composed("c1_vio")
 
 
-def test_a_client_is_made_for_each_component_from_the_one_runtime() -> None:
-    class Client:
-        def __init__(self, consumer: str) -> None:
-            self.consumer = consumer
-
-    class Runtime(Stoppable):
-        client = Client
-
+def test_a_client_is_made_for_each_component_from_the_one_runtime(runtime: SupervisedRuntime) -> None:
     class Asking:
-        def __init__(self, client: Client) -> None:
+        def __init__(self, client: InferenceClient) -> None:
             self.client = client
 
     for slug in ("c2_vpr", "c13_fdr"):
         register_strategy(slug, "own", Asking, needs=("client",))
     config = Config(components={"c2_vpr": {"strategy": "own"}, "c13_fdr": {"strategy": "own"}})
-    composed_ones = compose_root(config, {"c7_inference": Runtime()})
+    composed_ones = compose_root(config, {"c7_inference": runtime})
     assert [vars(each)["client"].consumer for each in composed_ones.values()] == ["c2_vpr", "c13_fdr"]
     with pytest.raises(
         AirborneBootstrapError, match=r"c2_vpr needs pre_constructed\['c7_inference'\], which is missing"
     ):
         compose_root(config, {})
-    with pytest.raises(AirborneBootstrapError, match=r"c2_vpr needs a client of its own: .* found a Stoppable"):
-        compose_root(config, {"c7_inference": Stoppable()})
 
 
 def test_a_strategy_that_the_caller_brings_goes_before_the_registry_and_under_any_name() -> None:
@@ -217,9 +217,3 @@ def offer(site: Path, entry_point: str) -> None:
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: ultra-vpr\nVersion: 1.0\n")
     (folder / "entry_points.txt").write_text(f"[c7_inference.strategies]\n{entry_point}\n")
-
-
-class Stoppable:
-    """Has the methods of a supervised runtime."""
-
-    compile_engine = deserialize_engine = infer = release_engine = thermal_state = current_runtime_label = stop = print
