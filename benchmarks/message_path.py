@@ -28,13 +28,14 @@ import pykka
 from loguru import logger
 from rich.table import Table
 
-from actors import Supervision, supervise
+from actors import Supervision, frame_scope, supervise
 from benchmarks.echo_engine import INPUTS, MODEL, EchoRuntime, durations_ns, print_table, quantile, same, verdict
 from messages import NS_PER_S, Infer, InferCompleted, Tensor
 from telemetry import FlightRecorder
 
 Calls = dict[str, Callable[[], object]]
 EXECUTOR = "ThreadPoolExecutor(1)"
+AS_A_RUNTIME = "SupervisedRuntime.infer"
 AS_SHIPPED = "client.infer, FlightRecorder"
 AT_MOST = {"client.infer": (1.0, 1.2), AS_SHIPPED: (1.0, 1.2)}
 """Of p50 and of p99, each beside the executor's."""
@@ -105,10 +106,18 @@ def contenders(recordings: Path, answer_on: set[int] | None) -> Iterator[tuple[C
         for each in (c7, shipped):
             if not isinstance(each.infer(MODEL, INPUTS, within_ms=1000), InferCompleted):
                 raise SystemExit("the echo engine does not answer")
+        runtime = c7.as_runtime()
+        handle = runtime.deserialize_engine(plain.entries()[MODEL])
+
+        def as_a_runtime() -> object:
+            with frame_scope("c2_vpr", 1, 1000):
+                return runtime.infer(handle, INPUTS)
+
         calls: Calls = {
             EXECUTOR: lambda: pool.submit(run, INPUTS).result(timeout=1),
             "pykka ask": lambda: echo.ask(INPUTS, timeout=1),
             "client.infer": lambda: c7.infer(MODEL, INPUTS, within_ms=1000),
+            AS_A_RUNTIME: as_a_runtime,
             AS_SHIPPED: lambda: shipped.infer(MODEL, INPUTS, within_ms=1000),
             "ask the supervisor": lambda: through_the_supervisor(c7, next(numbers)),
         }
