@@ -29,17 +29,16 @@ class MissingConsumer:
 
 
 def check_consumers(plan: FlightPlan) -> None:
-    """Import every class that the plan names and fit its needs and options; construct none. Raises ConfigError."""
-    find_strategies(plan)
+    """Import every class that the plan names and fit its needs and options; construct none.
 
-
-def find_strategies(plan: FlightPlan) -> dict[str, Strategy]:
-    """What each consumer is constructed by and what it needs. Raises ConfigError naming the plan's table and key."""
+    Raises ConfigError naming the plan's table and key.
+    """
     if plan.frames is None and plan.consumers:
         raise ConfigError("[consumers] expects [frames] source: consumers are driven by frames")
-    if any(section.strategy for section in plan.consumers.values()):
+    if _names_strategies(plan):
         register_airborne_strategies()
-    return {name: _find_strategy(plan, name, section) for name, section in plan.consumers.items()}
+    for name in plan.consumers:
+        _find_strategy(plan, name)
 
 
 def compose_consumers(
@@ -48,39 +47,47 @@ def compose_consumers(
     """The plan's consumers by name, all on this one runtime and one LightGlue; constructed in the plan's order.
 
     An option of `engines` becomes the path of that model's engine among `entries`. Constructors run on the caller's
-    thread, outside any frame. Raises ConfigError for a consumer that cannot be constructed; in the air it is logged,
-    and a MissingConsumer flies in its place.
+    thread, outside any frame. Raises ConfigError as `check_consumers` does, before any is constructed, and for one that
+    cannot be constructed. In the air all that is logged, and a MissingConsumer flies in the place of each.
     """
-    strategies = find_strategies(plan)
+    if in_the_air:
+        _register_in_the_air(plan)
+    else:
+        check_consumers(plan)
     shared: dict[str, object] = {C7_INFERENCE: runtime}
     lightglue = entries.get(plan.flight.lightglue or "")
     if lightglue is not None:
         shared[LIGHTGLUE_RUNTIME] = LightGlueRuntime(runtime, lightglue)
     compose = _compose_in_the_air if in_the_air else _compose
-    return {name: compose(name, section, strategies[name], entries, shared) for name, section in plan.consumers.items()}
+    return {name: compose(plan, name, entries, shared) for name in plan.consumers}
+
+
+def _names_strategies(plan: FlightPlan) -> bool:
+    return any(section.strategy for section in plan.consumers.values())
+
+
+def _register_in_the_air(plan: FlightPlan) -> None:
+    try:
+        if _names_strategies(plan):
+            register_airborne_strategies()
+    except ConfigError as error:  # of one installed package: whose strategy is missing for that, its consumer says
+        logger.error("C7 strategies not all registered; {}", describe_error(error))
 
 
 def _compose_in_the_air(
-    name: str,
-    section: ConsumerSection,
-    strategy: Strategy,
-    entries: Mapping[str, EngineCacheEntry],
-    shared: Mapping[str, object],
+    plan: FlightPlan, name: str, entries: Mapping[str, EngineCacheEntry], shared: Mapping[str, object]
 ) -> Consumer:
     try:
-        return _compose(name, section, strategy, entries, shared)
+        return _compose(plan, name, entries, shared)
     except ConfigError as error:
         logger.error("C7 consumer missing in flight; consumer={} because={}", name, describe_error(error))
         return MissingConsumer(str(error))
 
 
 def _compose(
-    name: str,
-    section: ConsumerSection,
-    strategy: Strategy,
-    entries: Mapping[str, EngineCacheEntry],
-    shared: Mapping[str, object],
+    plan: FlightPlan, name: str, entries: Mapping[str, EngineCacheEntry], shared: Mapping[str, object]
 ) -> Consumer:
+    section, strategy = plan.consumers[name], _find_strategy(plan, name)
     for option, model in section.engines.items():
         if model not in entries:
             raise ConfigError(f"[consumers.{name}] engines.{option}: the generation in flight has no engine of {model}")
@@ -96,8 +103,9 @@ def _compose(
     return cast("Consumer", composed)
 
 
-def _find_strategy(plan: FlightPlan, name: str, section: ConsumerSection) -> Strategy:
-    place = f"[consumers.{name}]"
+def _find_strategy(plan: FlightPlan, name: str) -> Strategy:
+    """What it is constructed by and what it needs."""
+    section, place = plan.consumers[name], f"[consumers.{name}]"
     if name == C7_INFERENCE:
         raise ConfigError(f"{place} expected another name: {C7_INFERENCE} is what all consumers run on")
     factory, needs = _named_class(place, section) if section.strategy is None else _registered(place, name, section)

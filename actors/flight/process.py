@@ -85,9 +85,9 @@ def fly_plan(plan: FlightPlan, *, duration_s: float | None = None, log_level: Lo
     with ExitStack() as ending:
         stop = ending.enter_context(StopSignals())
         ending.enter_context(FlightLock(plan.flight.state))
-        check_surroundings(plan, clock)
         journal = ending.enter_context(Journal.open(plan.flight.state))
         life = begin_life(plan, journal)
+        check_surroundings(plan, clock, in_the_air=life.recovery is not None)
         engines = engines_for(plan, life)
         check_memory(plan, engines.entries, in_the_air=life.recovery is not None)
         opened = _opened(life, engines.generation, clock)

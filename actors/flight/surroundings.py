@@ -18,15 +18,17 @@ from runtimes.available_memory import read_available_memory
 from runtimes.memory_budget import MemoryBudget, plan_memory, refuse_if_short
 
 
-def check_surroundings(plan: FlightPlan, clock: Clock) -> None:
+def check_surroundings(plan: FlightPlan, clock: Clock, *, in_the_air: bool = False) -> None:
     """Raises ConfigError naming table and key, or TelemetryUnavailableError. Writes and constructs nothing.
 
-    The modules that the plan names are imported.
+    The modules that the plan names are imported. In the air those of consumers are left to `compose_consumers`, where
+    one that cannot be had costs only itself.
     """
     format_flight_id(plan.flight.name, 1)
     if plan.frames is not None:
         check_source(plan.frames)
-    check_consumers(plan)
+    if not in_the_air:
+        check_consumers(plan)
     configured_source(plan.thermal, clock)
     _check_folder(plan.flight.state, "state")
     _check_folder(plan.flight.recordings, "recordings")

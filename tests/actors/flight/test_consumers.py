@@ -137,7 +137,6 @@ class Flying:
         self.runtime = self.c7.as_runtime()
 
     def compose(self, plan: FlightPlan, *, in_the_air: bool = False) -> Mapping[str, Consumer]:
-        check_consumers(plan)
         return compose_consumers(plan, self.entries, self.runtime, in_the_air=in_the_air)
 
     def __enter__(self) -> Flying:
@@ -191,11 +190,16 @@ def test_a_strategy_is_looked_up_under_the_consumers_name(tmp_path: Path) -> Non
         assert type(built["c1_vio"]).__name__ == "Deaf", "what needs nothing says so when it is registered"
 
 
-def test_a_strategy_of_an_installed_package_is_found_by_its_entry_point(tmp_path: Path) -> None:
-    folder = tmp_path / "survey-1.0.dist-info"
+def offer(site: Path, entry_point: str) -> None:
+    """What an installed package leaves in a site folder."""
+    folder = site / "survey-1.0.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: survey\nVersion: 1.0\n")
-    (folder / "entry_points.txt").write_text("[c7_inference.strategies]\nc2_vpr.survey = plan_consumers:OnRuntime\n")
+    (folder / "entry_points.txt").write_text(f"[c7_inference.strategies]\n{entry_point}\n")
+
+
+def test_a_strategy_of_an_installed_package_is_found_by_its_entry_point(tmp_path: Path) -> None:
+    offer(tmp_path, "c2_vpr.survey = plan_consumers:OnRuntime")
     check_consumers(plan_of(tmp_path, '[consumers.c2_vpr]\nstrategy = "survey"\n'))
 
 
@@ -275,18 +279,58 @@ def test_what_a_factory_returns_must_take_frames(tmp_path: Path) -> None:
         flying.compose(plan)
 
 
-def test_in_the_air_a_constructor_that_raises_costs_its_own_consumer_only(
-    tmp_path: Path, error_lines: list[str]
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        (
+            named("OnRuntime", "options = { threshold = 2 }"),
+            "[consumers.vpr] vpr: OnRuntime cannot be constructed: ValueError: a threshold is at most 1",
+        ),
+        (
+            '[consumers.vpr]\nclass = "broken_consumers:X"\n',
+            "[consumers.vpr] class: broken_consumers cannot be imported",
+        ),
+        ('[consumers.vpr]\nstrategy = "own"\n', "[consumers.vpr] strategy: expected one that is registered for vpr"),
+    ],
+)
+def test_in_the_air_a_consumer_that_cannot_be_had_costs_itself_only(
+    tmp_path: Path, error_lines: list[str], section: str, said: str
 ) -> None:
-    plan = plan_of(tmp_path, named("OnRuntime", "options = { threshold = 2 }") + named("OnClient", name="other"))
+    plan = plan_of(tmp_path, section + named("OnClient", name="other"))
     with Flying(tmp_path) as flying:
         built = flying.compose(plan, in_the_air=True)
         frame = Frame(1, 2, np.zeros((1, 1, 3), np.uint8))
         assert built["other"].on_frame(frame) is None
-        said = built["vpr"].on_frame(frame)
-    assert said == "[consumers.vpr] vpr: OnRuntime cannot be constructed: ValueError: a threshold is at most 1"
+        degraded = built["vpr"].on_frame(frame)
+        with pytest.raises(ConfigError):
+            flying.compose(plan)
+    assert degraded is not None
+    assert degraded.startswith(said)
     assert len(error_lines) == 1
     assert error_lines[0].startswith("C7 consumer missing in flight; consumer=vpr because=")
+
+
+def test_in_the_air_a_package_that_offers_nonsense_costs_no_consumer_of_others(
+    tmp_path: Path, error_lines: list[str]
+) -> None:
+    offer(tmp_path, "nonsense = plan_consumers:OnRuntime")
+    register_strategy("c2_vpr", "own", "plan_consumers:OnRuntime")
+    plan = plan_of(tmp_path, '[consumers.c2_vpr]\nstrategy = "own"\n')
+    with Flying(tmp_path) as flying:
+        with pytest.raises(ConfigError, match="entry point 'nonsense'"):
+            flying.compose(plan)
+        assert type(flying.compose(plan, in_the_air=True)["c2_vpr"]).__name__ == "OnRuntime"
+    assert len(error_lines) == 1
+    assert error_lines[0].startswith("C7 strategies not all registered; ")
+
+
+def test_at_takeoff_nothing_is_constructed_before_everything_was_looked_at(tmp_path: Path) -> None:
+    constructed: list[str] = []
+    register_strategy("c2_vpr", "own", lambda c7_inference: constructed.append("c2_vpr"))
+    plan = plan_of(tmp_path, '[consumers.c2_vpr]\nstrategy = "own"\n' + named("Blind"))
+    with Flying(tmp_path) as flying, pytest.raises(ConfigError, match="Blind has no method on_frame"):
+        flying.compose(plan)
+    assert constructed == []
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,24 @@ class Shared:
 '''
 
 
+FAILING = """
+from pathlib import Path
+
+def check():
+    if (Path(__file__).parent / "trouble").exists():
+        raise OSError("its map cannot be read")
+
+{check_at_import}
+
+class Failing:
+    def __init__(self, client):
+        check()
+
+    def on_frame(self, frame):
+        return None
+"""
+
+
 def write_model(path: Path) -> None:
     """y = (x + x)[index]: an index out of range is a real fault inside ONNX Runtime."""
     node = onnx.helper.make_node
@@ -315,6 +333,41 @@ def test_a_model_that_the_generation_in_the_air_lacks_stays_down_and_the_others_
         assert life.terminate(WAIT_S) == 0
         assert "C7 engine missing from the generation in flight; backbone=added" in life.tail
     assert [m.model for m in of(flight.recorded(2), EngineLoaded) if isinstance(m, EngineLoaded)] == list(MODELS)
+
+
+@pytest.mark.parametrize(
+    ("check_at_import", "refusal"),
+    [
+        ("", "[consumers.failing] failing: Failing cannot be constructed: OSError: its map cannot be read"),
+        ("check()", "[consumers.failing] class: {module} cannot be imported: OSError: its map cannot be read"),
+    ],
+)
+def test_a_consumer_that_cannot_be_had_refuses_a_takeoff_and_costs_only_itself_in_the_air(
+    flight: Flight, check_at_import: str, refusal: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    module = f"failing{len(check_at_import)}"  # a module that was imported once is not looked for again
+    (flight.folder / f"{module}.py").write_text(FAILING.format(check_at_import=check_at_import))
+    trouble = flight.folder / "trouble"
+    with flight.plan.open("a") as plan:
+        plan.write(f'[consumers.failing]\nclass = "{module}:Failing"\n')
+    trouble.touch()
+    assert main(["fly", str(flight.plan), "--for", "1"]) == 2
+    refusal = refusal.format(module=module)
+    assert refusal in capfd.readouterr().err
+    trouble.unlink()
+    assert main(["fly", str(flight.plan), "--for", "0.1"]) == 0
+    with Journal.open(flight.folder / "state") as journal:
+        journal.append(AirborneDeclared(1))
+    trouble.touch()
+    with flight.fly("recovered.log", awaits=READY) as life:
+        life.wait_until_said(WAIT_S)
+        life.flies_on(1.0)
+        assert life.terminate(WAIT_S) == 0
+    [recording] = (flight.folder / "recordings").glob("*-life0002.mcap")
+    reports = [each.message for each in read_recording(recording) if isinstance(each.message, ConsumerReported)]
+    assert {report.consumer for report in reports if report.good} == {"doubler", "shared"}
+    [said] = {report.detail for report in reports if report.consumer == "failing"}
+    assert said.startswith(refusal)
 
 
 def test_takeoff_is_refused_for_an_engine_with_one_flipped_bit(
