@@ -17,6 +17,7 @@ from messages import (
     EngineDied,
     EngineLoaded,
     FlightOpened,
+    Infer,
     InferCompleted,
     ThrottleEntered,
     ThrottleLeft,
@@ -30,12 +31,13 @@ MessageT = TypeVar("MessageT", bound=WireMessage)
 class ConsumerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One consumer's own account of its frames.
 
-    `back_ms` is from the kill to its next good frame for which an engine worked: a frame on which it asked for nothing
-    is good too, but says nothing of a recovery.
+    `asks` is whether it asked any engine for anything: C4 does not. `back_ms` is from the kill to its next good frame
+    for which an engine worked: a frame on which it asked for nothing is good too, but says nothing of a recovery.
     """
 
     good: int
     degraded: int
+    asks: bool
     back_ms: float | None
 
 
@@ -106,16 +108,18 @@ def _problems(account: FlightAccount, last_life: dict[str, ModelRecord]) -> Iter
 
 def _consumers(lives: Sequence[Sequence[RecordedMessage]], killed_at_ns: int) -> dict[str, ConsumerRecord]:
     records: dict[str, ConsumerRecord] = {}
+    asking = {request.consumer for life in lives for _, request in _each(life, Infer)}
     served = {(outcome.consumer, outcome.frame_id) for _, outcome in _each(lives[-1], InferCompleted)}
     for number, life in enumerate(lives):
         for at_ns, report in _each(life, ConsumerReported):
-            known = records.get(report.consumer) or ConsumerRecord(good=0, degraded=0, back_ms=None)
+            name = report.consumer
+            known = records.get(name) or ConsumerRecord(good=0, degraded=0, asks=name in asking, back_ms=None)
             back_ms = known.back_ms
-            recovered = number == len(lives) - 1 and (report.consumer, report.frame_id) in served
+            recovered = number == len(lives) - 1 and (name, report.frame_id) in served
             if back_ms is None and report.good and recovered:
                 back_ms = (at_ns - killed_at_ns) / NS_PER_MS
-            records[report.consumer] = ConsumerRecord(
-                good=known.good + report.good, degraded=known.degraded + (not report.good), back_ms=back_ms
+            records[name] = msgspec.structs.replace(
+                known, good=known.good + report.good, degraded=known.degraded + (not report.good), back_ms=back_ms
             )
     return records
 
@@ -148,10 +152,8 @@ def print_account(account: FlightAccount, console: Console) -> None:
         times.add_row(escape(row.model), *_spread(row.queue), *_spread(row.run))
     console.print(counts, times)
     for consumer, record in account.consumers.items():
-        back = _ms(record.back_ms)
-        console.print(
-            f"{consumer}: {record.good} good frames, {record.degraded} degraded; good again {back} after the kill"
-        )
+        back = f"good again {_ms(record.back_ms)} after the kill" if record.asks else "asks no engine"
+        console.print(f"{consumer}: {record.good} good frames, {record.degraded} degraded; {back}")
     for detail in account.engines_died.values():
         console.print(f"crashed and restarted: {detail}", markup=False, soft_wrap=True)
     console.print(f"throttle entered {account.throttles_entered} times, left {account.throttles_left} times")

@@ -27,7 +27,8 @@ from runtimes.inference_runtime import Precision
 
 RATE_HZ = 3.0
 PLACE_RECOGNITION, RERANKER, MATCHER, REFINER = "c2_vpr", "c2_5_rerank", "c3_matcher", "c3_5_adhop"
-"""The consumers' names in the plan, and so in every recording."""
+POSE = "c4_pose"
+"""The consumers' names in the plan, and so in every recording. C4 asks no engine, only how hot the board is."""
 
 THROTTLED_FROM, THROTTLED_UNTIL, FAULT_AT = 0.15, 0.35, 0.5
 """Shares of the flight."""
@@ -187,6 +188,7 @@ def _consumers(
             within_ms=within_ms,
             options={"viewpoints": sizes.refiner.viewpoints, "fault_at_frame": fault_at_frame},
         ),
+        POSE: ConsumerSection(strategy="pose"),
     }
 
 

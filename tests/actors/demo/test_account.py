@@ -113,7 +113,10 @@ def test_one_life_alone_is_no_recovery() -> None:
 
 def test_the_table_fits_a_person() -> None:
     page = io.StringIO()
-    print_account(account_for([FIRST_LIFE, SECOND_LIFE], KILLED_AT_NS), Console(file=page, width=120))
+    pose = at(1340, ConsumerReported("c4_pose", 1_000_001, good=True))
+    print_account(account_for([FIRST_LIFE, [*SECOND_LIFE, pose]], KILLED_AT_NS), Console(file=page, width=120))
     text = page.getvalue()
+    assert "c4_pose: 1 good frames, 0 degraded; asks no engine" in text
+    assert "c2_vpr: 2 good frames, 0 degraded; good again 330 ms after the kill" in text
     for wanted in ("vpr", "submitted", "320 ms", "330 ms", "400 ms", "index out of range"):
         assert wanted in text
