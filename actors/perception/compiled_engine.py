@@ -35,8 +35,12 @@ class CompiledEngine:
 
 
 def entry_of(engine: Engine) -> EngineCacheEntry:
-    """Raises what `read_entry` raises."""
-    return engine if isinstance(engine, EngineCacheEntry) else read_entry(Path(engine))
+    """Raises ConfigError for what is neither, and what `read_entry` raises."""
+    if isinstance(engine, EngineCacheEntry):
+        return engine
+    if not isinstance(engine, str) or not engine:
+        raise ConfigError(f"engine: expected the path of a compiled engine or its entry, found {engine!r:.130}")
+    return read_entry(Path(engine))
 
 
 def picture_input(entry: EngineCacheEntry, name: str, *, channels: int) -> TensorSpec:

@@ -12,7 +12,8 @@ from actors.lightglue_runtime import LightGlueRuntime
 from actors.perception.compiled_engine import Engine
 from actors.perception.features import KEYPOINTS_MIN, FeatureExtractor, Features, PairMatching
 from actors.perception.frame_runs import FrameRuns
-from messages import ConfigError, Tensor
+from actors.perception.options import require_counts
+from messages import Tensor
 from runtimes import InferenceRuntime
 
 if TYPE_CHECKING:
@@ -39,8 +40,7 @@ class Matcher:
         keypoints: int,
         keyframe_every: int = 2,
     ) -> None:
-        if keyframe_every < 1:
-            raise ConfigError(f"matcher: expected keyframe_every of 1 or more, found {keyframe_every}")
+        require_counts("matcher", keypoints=keypoints, keyframe_every=keyframe_every)
         self._matching = PairMatching(c3_lightglue_runtime, keypoints)
         self._extractor = FeatureExtractor(c7_inference, extractor)
         self._keyframe_every = keyframe_every

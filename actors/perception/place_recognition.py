@@ -16,8 +16,8 @@ from actors.perception.compiled_engine import (
     require_outputs,
 )
 from actors.perception.frame_runs import FrameRuns
+from actors.perception.options import require_counts
 from actors.perception.pictures import Array, require_pillow, to_image
-from messages import ConfigError
 from runtimes import InferenceRuntime
 
 if TYPE_CHECKING:
@@ -36,11 +36,7 @@ class PlaceRecognition:
     def __init__(
         self, c7_inference: InferenceRuntime, *, engine: Engine, remember_every: int = 3, remembered_max: int = 300
     ) -> None:
-        if remember_every < 1 or remembered_max < 1:
-            raise ConfigError(
-                f"place recognition: expected remember_every and remembered_max of 1 or more, found {remember_every}"
-                f" and {remembered_max}"
-            )
+        require_counts("place recognition", remember_every=remember_every, remembered_max=remembered_max)
         require_pillow()
         entry = entry_of(engine)
         self._image = picture_input(entry, "image", channels=3)

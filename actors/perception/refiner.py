@@ -15,6 +15,7 @@ from actors.perception.compiled_engine import (
     require_outputs,
 )
 from actors.perception.frame_runs import FrameRuns
+from actors.perception.options import require_amount, require_counts
 from actors.perception.pictures import Array, require_pillow, texture, to_grey_patch
 from messages import ConfigError
 from runtimes import InferenceRuntime
@@ -41,10 +42,8 @@ class Refiner:
         every_frames: int = 5,
         plain_below: float = 0.03,
     ) -> None:
-        if viewpoints < 1 or every_frames < 1:
-            raise ConfigError(
-                f"refiner: expected viewpoints and every_frames of 1 or more, found {viewpoints} and {every_frames}"
-            )
+        require_counts("refiner", viewpoints=viewpoints, every_frames=every_frames)
+        require_amount("refiner", "plain_below", plain_below)
         require_pillow()
         entry = entry_of(engine)
         self._patch = picture_input(entry, "query", channels=1)

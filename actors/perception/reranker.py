@@ -12,6 +12,7 @@ from actors.lightglue_runtime import LightGlueRuntime
 from actors.perception.compiled_engine import Engine
 from actors.perception.features import FeatureExtractor, Features, PairMatching
 from actors.perception.frame_runs import FrameRuns
+from actors.perception.options import require_counts
 from actors.perception.pictures import Picture
 from messages import ConfigError
 from runtimes import InferenceRuntime
@@ -47,8 +48,7 @@ class ReRanker:
         tiles_per_frame: int = 2,
         **tile_options: Scalar,
     ) -> None:
-        if tiles_per_frame < 1:
-            raise ConfigError(f"re-ranker: expected tiles_per_frame of 1 or more, found {tiles_per_frame}")
+        require_counts("re-ranker", keypoints=keypoints, tiles_per_frame=tiles_per_frame)
         source = open_tiles(tile_source, tile_options)
         self._missing = {tile: _checked(source.read(tile), tile) for tile in range(TILES)}
         self._matching = PairMatching(c3_lightglue_runtime, keypoints)

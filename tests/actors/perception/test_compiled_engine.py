@@ -84,6 +84,12 @@ def test_an_engine_is_named_by_its_path_as_well(tmp_path: Path) -> None:
         PlaceRecognition(runtime, engine=str(tmp_path / "absent.engine"))
 
 
+@pytest.mark.parametrize("engine", ["", 3, True, None])
+def test_what_names_no_engine_is_refused(engine: object) -> None:
+    with pytest.raises(ConfigError, match="engine: expected the path of a compiled engine or its entry, found"):
+        entry_of(engine)  # type: ignore[arg-type]  # as a plan may hold it
+
+
 def test_a_refiner_whose_pictures_differ_in_size_is_refused() -> None:
     inputs = {**INPUTS["adhop"], "reference": TensorSpec((1, 1, 8, 8), "float32")}
     runtime = FakeRuntime({"net": returns({})}, inputs={"net": inputs})

@@ -117,5 +117,7 @@ def test_keypoints_without_heat_are_left_out_down_to_what_the_engine_takes() -> 
 
 
 def test_options_that_mean_nothing_are_refused() -> None:
-    with pytest.raises(ConfigError, match="keyframe_every of 1 or more, found 0"):
+    with pytest.raises(ConfigError, match="matcher keyframe_every: expected a whole number of 1 or more, found 0"):
         composed(scripted(), keyframe_every=0)
+    with pytest.raises(ConfigError, match=r"matcher keypoints: expected a whole number of 1 or more, found 12\.5"):
+        composed(scripted(), keypoints=12.5)  # type: ignore[arg-type]  # as a plan may hold it

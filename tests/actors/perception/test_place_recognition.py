@@ -60,8 +60,9 @@ def test_nothing_of_an_older_frame_is_left_in_a_degraded_one() -> None:
     assert (consumer.nearest_frame_id, consumer.similarity) == (None, 0.0)
 
 
-@pytest.mark.parametrize("options", [{"remember_every": 0}, {"remembered_max": 0}])
-def test_options_that_mean_nothing_are_refused(options: dict[str, int]) -> None:
+@pytest.mark.parametrize("option", ["remember_every", "remembered_max"])
+def test_options_that_mean_nothing_are_refused(option: str) -> None:
     runtime = scripted()
-    with pytest.raises(ConfigError, match="expected remember_every and remembered_max of 1 or more"):
-        PlaceRecognition(runtime, engine=runtime.entry("ultravpr"), **options)
+    with pytest.raises(ConfigError, match=f"place recognition {option}: expected a whole number of 1 or more"):
+        PlaceRecognition(runtime, engine=runtime.entry("ultravpr"), **{option: 0})
+    assert runtime.loaded == ()

@@ -69,11 +69,12 @@ def test_without_a_result_there_are_no_corners_and_the_reason_is_told() -> None:
     assert consumer.corners_px is not None
 
 
-@pytest.mark.parametrize("options", [{"viewpoints": 0}, {"viewpoints": 4, "every_frames": 0}])
-def test_options_that_mean_nothing_are_refused(options: dict[str, int]) -> None:
+@pytest.mark.parametrize("wrong", [{"viewpoints": 0}, {"every_frames": 0}, {"plain_below": -0.1}])
+def test_options_that_mean_nothing_are_refused(wrong: dict[str, int]) -> None:
     runtime = scripted()
-    with pytest.raises(ConfigError, match="viewpoints and every_frames of 1 or more"):
-        Refiner(runtime, engine=runtime.entry("adhop"), **options)
+    with pytest.raises(ConfigError, match=f"refiner {next(iter(wrong))}: expected a"):
+        Refiner(runtime, engine=runtime.entry("adhop"), **{"viewpoints": 4, **wrong})
+    assert runtime.loaded == ()
 
 
 @pytest.mark.parametrize(("fault_at_frame", "asked"), [(-1, [3, 3, 3]), (0, [4, 3, 3]), (2, [3, 4, 3])])

@@ -155,7 +155,7 @@ def test_the_tiles_come_from_the_class_that_the_options_name() -> None:
         ),
         ({"tile_folder": "map"}, "tile_folder beside a tile_source that is an object"),
         ({"keypoint": 3}, "found the options keypoint; expected its own, and tile_"),
-        ({"tiles_per_frame": 0}, "tiles_per_frame of 1 or more, found 0"),
+        ({"tiles_per_frame": 0}, "re-ranker tiles_per_frame: expected a whole number of 1 or more, found 0"),
     ],
 )
 def test_options_that_mean_nothing_are_refused_before_an_engine_is_loaded(
