@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import pykka
 from loguru import logger
 
@@ -57,9 +59,16 @@ class EngineLoader:
         self._scheduling = scheduling
         self._turn = scheduling.signal()
         self._held = {model: _Held(entry) for model, entry in flight.items()}
+        self._let_go: deque[str] = deque()
+
+    def models(self) -> tuple[str, ...]:
+        """Those that are held, sorted, also while their engine restarts."""
+        return tuple(sorted(self._held.copy()))
 
     def hold(self, entry: EngineCacheEntry) -> None:
         """Have the engine loaded and tested, or share it; the engines of the flight itself are not waited for.
+
+        An engine is the same wherever its file lies: a generation of the store links what it has not changed.
 
         Raises as `InferenceRuntime.deserialize_engine`, and EngineDeserializeError where another engine of the same
         model is loaded.
@@ -69,10 +78,12 @@ class EngineLoader:
             if not is_my_turn:
                 raise EngineDeserializeError(f"{model}: other engines have been loading for {self._patience_s:g} s")
             held = self._held.get(model)
+            if not self._supervisor.is_alive():
+                raise _stopped(model)
             if held is None:
                 self._load(entry)
                 self._held[model] = _Held(entry)
-            elif held.entry == entry:
+            elif msgspec.structs.replace(entry, path=held.entry.path) == held.entry:
                 held.holders += 1
             else:
                 raise EngineDeserializeError(
@@ -82,22 +93,15 @@ class EngineLoader:
 
     def let_go(self, model: str) -> None:
         """Undo one `hold`. The last one waits until the engine is gone; what takes too long is logged and left."""
+        self._let_go.append(model)  # whoever has the turn next does it where this wait is interrupted, or too long
         with self._in_turn() as is_my_turn:
-            if is_my_turn:
-                held = self._held[model]
-                held.holders -= 1
-                if held.holders:
-                    return
-                del self._held[model]
-            reply = Reply(self._scheduling)
-            if not is_my_turn or (self._told(ReleaseEngine(model, reply)) and not self._answered(reply)):
-                logger.error("C7 engine not released within {:g} s; backbone={}", self._patience_s, model)
+            if not is_my_turn:
+                self._log_not_released(model)
 
     def _load(self, entry: EngineCacheEntry) -> None:
         reply = Reply(self._scheduling)
-        gone = EngineDeserializeError(f"{entry.model}: expected a runtime that flies, found one that was stopped")
         if not self._told(LoadEngine(self._spec_of(entry), reply)):
-            raise gone
+            raise _stopped(entry.model)
         try:
             answered = self._answered(reply)
         except BaseException:  # a Ctrl-C: nobody will hold it
@@ -105,7 +109,7 @@ class EngineLoader:
             raise
         if not answered:
             if not self._told(ReleaseEngine(entry.model, Reply(self._scheduling))):
-                raise gone
+                raise _stopped(entry.model)
             raise EngineDeserializeError(f"{entry.model}: not loaded within {self._patience_s:g} s")
         if reply.failure is not None:
             raise error_of(reply.failure)
@@ -130,10 +134,29 @@ class EngineLoader:
     def _in_turn(self) -> Iterator[bool]:
         mine = self._turn.acquire(timeout=self._patience_s)
         try:
+            if mine:
+                self._release_what_was_let_go()
             yield mine
+            if mine:
+                self._release_what_was_let_go()
         finally:
             if mine:
                 self._turn.release()
+
+    def _release_what_was_let_go(self) -> None:
+        while self._let_go:
+            model = self._let_go.popleft()
+            held = self._held[model]
+            held.holders -= 1
+            if held.holders:
+                continue
+            del self._held[model]
+            reply = Reply(self._scheduling)
+            if self._told(ReleaseEngine(model, reply)) and not self._answered(reply) and self._supervisor.is_alive():
+                self._log_not_released(model)
+
+    def _log_not_released(self, model: str) -> None:
+        logger.error("C7 engine not released within {:g} s; backbone={}", self._patience_s, model)
 
     @property
     def _patience_s(self) -> float:
@@ -153,6 +176,10 @@ _LOAD_ERRORS: Mapping[FaultClass, type[EngineDeserializeError | InferenceError |
     "context_fault": DeviceContextError,
     "device_fault": DeviceFaultError,
 }
+
+
+def _stopped(model: str) -> EngineDeserializeError:
+    return EngineDeserializeError(f"{model}: expected a runtime that flies, found one that was stopped")
 
 
 def _identity(entry: EngineCacheEntry) -> str:

@@ -59,7 +59,7 @@ class EngineLoads:
     def serve(self, slot: EngineSlot, loaded: EngineLoaded) -> None:
         """It answers from here on."""
         slot.state, slot.serving_since_ns = "serving", self._clock.monotonic_ns()
-        slot.cancel_overdue()
+        slot.cancel_due()
         self._say.loaded(loaded, slot.precision, slot.mailbox)
         if slot.ordered is not None:
             slot.ordered.give()
@@ -74,6 +74,9 @@ class EngineLoads:
             self._readiness.failed_to_load(slot.spec.model, failure)
         else:
             self._readiness.loaded(slot.spec.model)
+        self._say_once_all_are_decided()
+
+    def _say_once_all_are_decided(self) -> None:
         if self.all_loaded or self._readiness.undecided or (self._failure_is_final and self._readiness.failed):
             return
         self.all_loaded = True
@@ -109,7 +112,7 @@ class EngineLoads:
         slot.forget_kept()
         slot.turn_away("engine_unavailable", detail)
         self._say.turned_away([order.model], "engine_unavailable", detail)
-        if slot.state in {"loading", "serving"}:
+        if slot.state == "serving":  # a load goes on: its self-test may take longer than a run
             slot.state = "stopping"
         if slot.ref is None:
             self.forget(slot)
@@ -118,6 +121,7 @@ class EngineLoads:
 
     def forget(self, slot: EngineSlot) -> None:
         """Nobody wants it and its actor is gone. What it had kept is freed first, on an actor of its own."""
+        slot.cancel_due()
         if slot.has_stale and self.given_up is None:
             slot.launch(self._around, None, loads=False)
             slot.state = "stopping"
@@ -128,6 +132,8 @@ class EngineLoads:
         del self.slots[model]
         self._say.withdrawn(model)
         slot.tell_gone()
+        self._readiness.forget(model)
+        self._say_once_all_are_decided()
         self.load_next()
 
     def fail_order(self, slot: EngineSlot, detail: str, fault: FaultClass) -> bool:
@@ -146,7 +152,7 @@ class EngineLoads:
 
     def _judge_when_overdue(self, slot: EngineSlot) -> None:
         overdue = LoadOverdue(slot.spec.model, slot.generation)
-        slot.cancel_overdue = self._timers.after(self._around.load_timeout_ns, lambda: self._post(overdue))
+        slot.cancel_due = self._timers.after(self._around.load_timeout_ns, lambda: self._post(overdue))
 
     def _serving(self) -> dict[str, str]:
         return {model: slot.precision for model, slot in self.slots.items() if slot.state == "serving"}

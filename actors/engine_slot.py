@@ -53,7 +53,8 @@ class EngineSlot:
         self.kept: Kept | None = None
         self.shelf = KeptShelf(is_open=False)
         self._stale: tuple[Kept, ...] = ()
-        self.cancel_overdue: Cancel = _nothing_due
+        self.cancel_due: Cancel = _nothing_due
+        """Takes back its restart that is due, or the judgement of its load."""
         self.ordered: Reply | None = None
         """Who waits for its first load, which is final; None where the flight began with it, and once it was told."""
         self.unwanted = False
@@ -107,6 +108,11 @@ class EngineSlot:
             reply.give()
 
     @property
+    def is_awaited(self) -> bool:
+        """It loads, and will serve."""
+        return self.state == "loading" and not self.unwanted
+
+    @property
     def has_stale(self) -> bool:
         """Whether something is left of it that nothing may begin from any more, and that is not freed."""
         return bool(self._stale)
@@ -126,4 +132,4 @@ class EngineSlot:
 
 
 def _nothing_due() -> None:
-    """No load is under way."""
+    """No load is under way, and no restart."""

@@ -49,6 +49,12 @@ class Readiness:
             self._failed[model] = detail
             self._decide(model)
 
+    def forget(self, model: str) -> None:
+        """Nobody waits for this engine any more, and it is none that failed."""
+        with self._lock:
+            self._failed.pop(model, None)
+            self._decide(model)
+
     def wait(self, timeout_s: float) -> bool:
         """Wait until every engine is decided. False where that took longer, or one was lost again meanwhile."""
         with self._lock:

@@ -150,7 +150,8 @@ def stepped(
 ) -> SteppedWorld:
     """As `supervise`, without threads and on virtual time. Whose turn it is where several can go on, `seed` decides.
 
-    `engines` are by default all that a FakeRuntime has scripts for. While the world lives, the steps of a FakeRuntime
+    `engines` are by default all that a FakeRuntime has scripts for; none, `{}`, where all of them come later, through
+    `world.supervision.as_runtime()`. While the world lives, the steps of a FakeRuntime
     take their time in it: a run of 30 ms ends 30 ms later, and others go on meanwhile. Another runtime's runs take no
     time at all. `thermal` is a trace to be replayed on the world's clock, or a source of one's own. `clock` is given
     where something was made with it before; only the world moves it.
@@ -182,7 +183,7 @@ def stepped(
         undo.callback(ended.append, None)
         supervision = supervise(
             runtime,
-            engines,
+            engines or None,
             priorities=priorities,
             self_test_tolerances=self_test_tolerances,
             mode=mode,

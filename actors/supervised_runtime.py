@@ -26,7 +26,7 @@ from messages import (
     ThermalState,
 )
 from runtimes import BuildConfig, EngineCacheEntry, EngineHandle
-from runtimes.resident_engines import ResidentEngines
+from runtimes.resident_engines import ResidentEngines, refuse_to_compile
 
 WITHIN_MS = 1_000.0
 CONSUMER = "main"
@@ -77,9 +77,9 @@ class SupervisedRuntime:
         self._resident: ResidentEngines[SupervisedHandle] = ResidentEngines()
 
     def compile_engine(self, model_path: Path, build_config: BuildConfig) -> EngineCacheEntry:
-        """As the strategy below, on the caller's thread."""
+        """As the strategy below, on the caller's thread. An engine that restarts counts as loaded."""
         refuse_to_block("compile_engine()")
-        self._resident.refuse_compile(model_path)
+        refuse_to_compile(model_path, self._loader.models())
         return self._compile_engine(model_path, build_config)
 
     def deserialize_engine(self, entry: EngineCacheEntry) -> EngineHandle:
@@ -137,11 +137,12 @@ class SupervisedRuntime:
         request_id = routes.next_request_id()
         if scope is None:
             deadline_ns = routes.clock.monotonic_ns() + self._within_ns
-            request = Infer(model, dict(inputs), CONSUMER, 0, deadline_ns, request_id)
+            pending = routes.submit(Infer(model, dict(inputs), CONSUMER, 0, deadline_ns, request_id))
         else:
             consumer, frame_id, deadline_ns, captured_ns = scope
-            request = Infer(model, dict(inputs), consumer, frame_id, deadline_ns, request_id, captured_ns)
-        pending = routes.submit(request)
+            pending = routes.submit_made(  # a scope on another clock has any deadline
+                Infer(model, dict(inputs), consumer, frame_id, deadline_ns, request_id, captured_ns)
+            )
         try:
             return pending.await_outcome()
         except BaseException:  # a Ctrl-C: nobody will see the outcome

@@ -17,14 +17,7 @@ from actors.engine_slot import EngineSlot, LoadOverdue, RestartDue, SweepDue
 from actors.launch import EngineEnded, EngineSpec, EngineSurroundings
 from actors.mailbox import Mailbox
 from actors.readiness import Readiness, overdue_detail
-from actors.restart import (
-    REMEDIES,
-    Death,
-    Quarantine,
-    RestartPolicy,
-    begin_probation,
-    judge_death,
-)
+from actors.restart import REMEDIES, Death, Quarantine, RestartPolicy, begin_probation, judge_death
 from actors.routes import Routes
 from actors.supervised import SupervisedActor, await_end
 from actors.timers import Timers
@@ -148,7 +141,7 @@ class RuntimeSupervisor(SupervisedActor):
         return self._loads.given_up is not None
 
     def _serve(self, slot: EngineSlot, loaded: EngineLoaded) -> None:
-        if loaded.generation == slot.generation and slot.state == "loading" and not self._given_up:
+        if loaded.generation == slot.generation and slot.is_awaited and not self._given_up:
             self._loads.serve(slot, loaded)
 
     def _judge_overdue(self, slot: EngineSlot | None, overdue: LoadOverdue) -> None:
@@ -161,7 +154,7 @@ class RuntimeSupervisor(SupervisedActor):
             self._fence(slot, running_ns)
             return
         if running_ns is not None:  # it has only just begun its self-test, or to let go
-            slot.cancel_overdue = self._timers.after(SWEEP_PERIOD_NS, lambda: self.post(overdue))
+            slot.cancel_due = self._timers.after(SWEEP_PERIOD_NS, lambda: self.post(overdue))
             return
         # Its thread may still be inside the library: a second load of the same engine would only join it there.
         detail = overdue_detail(self._around.load_timeout_ns / NS_PER_S)
@@ -207,10 +200,11 @@ class RuntimeSupervisor(SupervisedActor):
         gone = bool(death.detail) and scope == "process"
         if gone and slot.state in {"stopping", "quarantined"}:  # that it ended, and why, was said before it had
             self._give_up_process(death.fault, death.detail)
+        slot.ref = None
         if slot.state in {"quarantined", "hung"} and not slot.unwanted:
             return
-        slot.cancel_overdue()
-        slot.ref, slot.kept = None, slot.shelf.close()
+        slot.cancel_due()
+        slot.kept = slot.shelf.close()
         if slot.unwanted:
             self._loads.forget(slot)
             return
@@ -251,7 +245,7 @@ class RuntimeSupervisor(SupervisedActor):
 
     def _restart_after(self, slot: EngineSlot, delay_ns: int) -> None:
         due = RestartDue(slot.spec.model, slot.generation)
-        self._timers.after(delay_ns, lambda: self.post(due))
+        slot.cancel_due = self._timers.after(delay_ns, lambda: self.post(due))
 
     def _restart(self, slot: EngineSlot | None, generation: int) -> None:
         if slot is None or slot.generation != generation or self._given_up:
@@ -293,7 +287,7 @@ class RuntimeSupervisor(SupervisedActor):
             return
         self._loads.give_up(f"process restart needed: {detail}", fault)
         for slot in self._slots.values():
-            slot.cancel_overdue()
+            slot.cancel_due()
             slot.shelf.close()  # what still dies frees its engine on its own thread
             slot.mailbox.refuse("engine_unavailable", detail)
         self._say.process_restart_needed(self._slots, fault, detail)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -11,6 +11,15 @@ from messages import EngineBuildError, InferenceError
 from runtimes.inference_runtime import EngineHandle
 
 HandleT = TypeVar("HandleT", bound=EngineHandle)
+
+
+def refuse_to_compile(model_path: Path, models: Collection[str]) -> None:
+    """Raises EngineBuildError where `models`, those that are loaded, are any at all."""
+    if models:
+        raise EngineBuildError(
+            f"{model_path}: nothing is compiled while engines are loaded ({', '.join(models)}): compile before"
+            " the flight, or release them first"
+        )
 
 
 class ResidentEngines(Generic[HandleT]):
@@ -86,12 +95,7 @@ class ResidentEngines(Generic[HandleT]):
 
     def refuse_compile(self, model_path: Path) -> None:
         """Raises EngineBuildError while any engine is loaded."""
-        models = self.models()
-        if models:
-            raise EngineBuildError(
-                f"{model_path}: nothing is compiled while engines are loaded ({', '.join(models)}): compile before"
-                " the flight, or release them first"
-            )
+        refuse_to_compile(model_path, self.models())
 
     def _not_loaded(self, handle: EngineHandle) -> InferenceError:
         remedy = "resume it" if self._suspended.get(id(handle)) is handle else "deserialise it again"
