@@ -19,7 +19,7 @@ from messages import (
     OutOfMemoryError,
 )
 from runtimes import FakeRuntime, raises, takes_ms
-from runtimes.fake_steps import Step, fails_to_load, hangs_at_load, loads
+from runtimes.fake_steps import Step, fails_to_load, hangs_at_load, loads, loads_after
 from tests.actors.ordered_flight import FINE, LOAD_TIMEOUT_S, Flight, fake_of, reason
 
 DIES = raises(InferenceError("716"))
