@@ -42,7 +42,7 @@ class Matcher:
     ) -> None:
         require_counts("matcher", keypoints=keypoints, keyframe_every=keyframe_every)
         self._matching = PairMatching(c3_lightglue_runtime, keypoints)
-        self._extractor = FeatureExtractor(c7_inference, extractor)
+        self._extractor = FeatureExtractor(c7_inference, extractor, self._matching)
         self._keyframe_every = keyframe_every
         self._keyframes: deque[tuple[int, Features]] = deque(maxlen=KEYFRAMES)
         self.moved_px: dict[int, tuple[float, float]] = {}
@@ -51,7 +51,7 @@ class Matcher:
     def on_frame(self, frame: Frame) -> str | None:
         self.moved_px = {}
         runs = FrameRuns()
-        now = self._extractor.extract(runs, frame.image, self._matching.taken.least)
+        now = self._extractor.extract(runs, frame.image)
         if now is None:
             return runs.degraded
         for keyframe_id, keyframe in self._keyframes:

@@ -52,7 +52,7 @@ class ReRanker:
         source = open_tiles(tile_source, tile_options)
         self._missing = {tile: _checked(source.read(tile), tile) for tile in range(TILES)}
         self._matching = PairMatching(c3_lightglue_runtime, keypoints)
-        self._extractor = FeatureExtractor(c7_inference, extractor)
+        self._extractor = FeatureExtractor(c7_inference, extractor, self._matching)
         self._tiles_per_frame = tiles_per_frame
         self._features: dict[int, Features] = {}
         self.best_tile: int | None = None
@@ -60,12 +60,12 @@ class ReRanker:
 
     def on_frame(self, frame: Frame) -> str | None:
         self.best_tile, self.scores = None, {}
-        runs, least = FrameRuns(), self._matching.taken.least
-        own = self._extractor.extract(runs, frame.image, least)
+        runs = FrameRuns()
+        own = self._extractor.extract(runs, frame.image)
         if own is None:
             return runs.degraded
         for tile in sorted(self._missing)[: self._tiles_per_frame]:
-            made = self._extractor.extract(runs, self._missing[tile], least)
+            made = self._extractor.extract(runs, self._missing[tile])
             if made is not None:
                 self._features[tile] = made
                 del self._missing[tile]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from actors.lightglue_runtime import LightGlueRuntime
-from actors.perception import Matcher, PlaceRecognition, Refiner
+from actors.perception import Matcher, PlaceRecognition, Refiner, ReRanker, pictures
 from actors.perception.compiled_engine import entry_of, picture_input
 from actors.perception.features import KEYPOINTS_MIN, KeypointRange, PairMatching, keypoint_range
 from messages import ConfigError, CorruptEngineError, TensorSpec
-from runtimes import BuildConfig, FakeRuntime, returns
+from runtimes import BuildConfig, FakeRuntime, computes, returns
 from runtimes.inference_runtime import EngineCacheEntry
-from tests.actors.perception.scripted import GOOD, INPUTS, OUTPUTS, scripted
+from tests.actors.perception.scripted import GOOD, INPUTS, KEYPOINTS, OUTPUTS, WIDTH, NumberedTiles, scripted
 
 
 def entry_with(inputs: dict[str, TensorSpec], outputs: dict[str, TensorSpec] | None = None) -> EngineCacheEntry:
@@ -58,19 +60,97 @@ def test_an_engine_without_the_input_is_refused_with_what_it_has() -> None:
         picture_input(entry_with({"pixels": TensorSpec((1, 3, 16, 16), "float32")}), "image", channels=3)
 
 
-def test_an_engine_that_wants_more_than_the_component_has_is_refused() -> None:
-    inputs = {**INPUTS["ultravpr"], "mask": TensorSpec((1,), "float32")}
-    runtime = FakeRuntime({"net": returns({})}, inputs={"net": inputs})
-    with pytest.raises(ConfigError, match="expected the inputs image, found image float16"):
-        PlaceRecognition(runtime, engine=runtime.entry("net"))
-    assert runtime.loaded == ()
+def c2(runtime: FakeRuntime) -> object:
+    return PlaceRecognition(runtime, engine=runtime.entry("ultravpr"))
 
 
-def test_an_engine_that_gives_something_else_is_refused_before_it_is_loaded() -> None:
-    runtime = FakeRuntime({"net": returns(OUTPUTS["adhop"])}, inputs={"net": INPUTS["ultravpr"]})
-    with pytest.raises(ConfigError, match="expected the outputs descriptor, found corners"):
-        PlaceRecognition(runtime, engine=runtime.entry("net"))
-    assert runtime.loaded == ()
+def c2_5(runtime: FakeRuntime) -> object:
+    lightglue = LightGlueRuntime(runtime, runtime.entry("lightglue"))
+    return ReRanker(runtime, lightglue, extractor=runtime.entry("xfeat"), keypoints=16, tile_source=NumberedTiles())
+
+
+def c3(runtime: FakeRuntime) -> object:
+    lightglue = LightGlueRuntime(runtime, runtime.entry("lightglue"))
+    return Matcher(runtime, lightglue, extractor=runtime.entry("xfeat"), keypoints=16)
+
+
+def c3_5(runtime: FakeRuntime) -> object:
+    return Refiner(runtime, engine=runtime.entry("adhop"), viewpoints=4)
+
+
+ASKS = [(c2, "ultravpr"), (c2_5, "xfeat"), (c2_5, "lightglue"), (c3, "xfeat"), (c3, "lightglue"), (c3_5, "adhop")]
+
+
+@pytest.mark.parametrize(("component", "model"), ASKS)
+def test_an_engine_that_wants_more_than_the_component_has_is_refused(
+    component: Callable[[FakeRuntime], object], model: str
+) -> None:
+    wants_more = {**INPUTS, model: {**INPUTS[model], "mask": TensorSpec((1,), "float32")}}
+    runtime = FakeRuntime(GOOD, inputs=wants_more)
+    with pytest.raises(ConfigError, match=rf"{model}: expected the inputs .*, found .*mask float32\[1\]; name"):
+        component(runtime)
+    assert set(runtime.loaded) <= {"lightglue"}
+
+
+@pytest.mark.parametrize(("component", "model"), ASKS)
+def test_an_engine_that_gives_something_else_is_refused_before_it_is_loaded(
+    component: Callable[[FakeRuntime], object], model: str
+) -> None:
+    runtime = FakeRuntime({**GOOD, model: returns({"logits": np.zeros(3, np.float32)})}, inputs=INPUTS)
+    with pytest.raises(ConfigError, match=rf"{model}: expected the outputs .*, found logits float32\[3\]; name"):
+        component(runtime)
+    assert set(runtime.loaded) <= {"lightglue"}
+
+
+@pytest.mark.parametrize("component", [c2, c2_5, c3, c3_5])
+def test_without_pillow_a_component_is_refused_before_the_first_frame(
+    component: Callable[[FakeRuntime], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="pillow, found it not installed"):
+        component(scripted())
+
+
+@pytest.mark.parametrize("component", [c2_5, c3])
+def test_more_keypoints_than_lightglue_was_compiled_for_are_refused(
+    component: Callable[[FakeRuntime], object],
+) -> None:
+    fixed = {name: TensorSpec((1, 12, spec.shape[2]), spec.dtype) for name, spec in INPUTS["lightglue"].items()}
+    runtime = FakeRuntime(GOOD, inputs={**INPUTS, "lightglue": fixed})
+    with pytest.raises(ConfigError, match=r"keypoints: expected 12 to 12, .* lightglue was compiled for, found 16"):
+        component(runtime)
+
+
+@pytest.mark.parametrize(("found", "width"), [(KEYPOINTS, WIDTH + 1), (KEYPOINTS_MIN - 1, WIDTH)])
+@pytest.mark.parametrize("component", [c2_5, c3])
+def test_an_extractor_that_does_not_belong_to_lightglue_is_refused(
+    component: Callable[[FakeRuntime], object], found: int, width: int
+) -> None:
+    descriptors = np.ones((1, found, width), np.float32)
+    runtime = FakeRuntime({**GOOD, "xfeat": returns({**OUTPUTS["xfeat"], "descriptors": descriptors})}, inputs=INPUTS)
+    with pytest.raises(
+        ConfigError, match=rf"xfeat gives descriptors .*: expected at least 8 of width {WIDTH}, .*lightg"
+    ):
+        component(runtime)
+    assert runtime.loaded == ("lightglue",)
+
+
+@pytest.mark.parametrize("component", [c2_5, c3])
+def test_engines_of_another_rank_are_refused(component: Callable[[FakeRuntime], object]) -> None:
+    flat = {name: TensorSpec((WIDTH,), "float32") for name in INPUTS["lightglue"]}
+    with pytest.raises(ConfigError, match=r"lightglue: expected inputs of \[1, n, width\], found keypoints0 float32"):
+        component(FakeRuntime(GOOD, inputs={**INPUTS, "lightglue": flat}))
+    runtime = FakeRuntime(
+        {**GOOD, "xfeat": returns({**OUTPUTS["xfeat"], "descriptors": np.ones(WIDTH, np.float32)})}, inputs=INPUTS
+    )
+    with pytest.raises(ConfigError, match=r"xfeat gives descriptors float32\[4\]"):
+        component(runtime)
+
+
+def test_an_extractor_that_does_not_say_what_it_finds_is_taken_at_its_word() -> None:
+    runtime = FakeRuntime({**GOOD, "xfeat": computes(lambda _inputs: OUTPUTS["xfeat"])}, inputs=INPUTS)
+    c3(runtime)
+    assert runtime.loaded == ("lightglue", "xfeat")
 
 
 def test_an_engine_is_named_by_its_path_as_well(tmp_path: Path) -> None:
