@@ -137,8 +137,6 @@ class EngineLoader:
             if mine:
                 self._release_what_was_let_go()
             yield mine
-            if mine:
-                self._release_what_was_let_go()
         finally:
             if mine:
                 self._turn.release()

@@ -131,9 +131,9 @@ class EngineLoads:
         self._generations[model] = slot.generation
         del self.slots[model]
         self._say.withdrawn(model)
-        slot.tell_gone()
         self._readiness.forget(model)
         self._say_once_all_are_decided()
+        slot.tell_gone()
         self.load_next()
 
     def fail_order(self, slot: EngineSlot, detail: str, fault: FaultClass) -> bool:

@@ -122,6 +122,14 @@ GUARDS = (
         "",
         ("actors/test_client.py::test_one_of_our_own_actors_is_refused_a_wait_and_told_what_to_use",),
     ),
+    Guard(
+        12,
+        "a-runtimes-call-does-not-wait-on-an-actor",
+        "actors/supervised_runtime.py",
+        '        refuse_to_block("infer()")\n',
+        "",
+        ("actors/test_supervised_runtime.py::test_no_call_waits_on_the_thread_of_one_of_our_own_actors",),
+    ),
     # 13. Ledger and statistics
     Guard(
         13,

@@ -138,9 +138,9 @@ GUARDS = (
     Guard(
         27,
         "a-timer-that-is-not-needed-goes",
-        "actors/supervisor.py",
-        '        slot.state, slot.serving_since_ns = "serving", self._now_ns()\n        slot.cancel_overdue()\n',
-        '        slot.state, slot.serving_since_ns = "serving", self._now_ns()\n',
+        "actors/engine_loads.py",
+        "        slot.cancel_due()\n        self._say.loaded(",
+        "        self._say.loaded(",
         ("actors/test_deaths.py::test_two_hundred_restarts_leave_no_timer_behind",),
     ),
     Guard(
@@ -150,6 +150,17 @@ GUARDS = (
         "        undo.callback(stop_all, supervisor)\n",
         "",
         ("actors/test_endings.py::test_a_start_that_fails_halfway_leaves_nothing_running",),
+    ),
+    Guard(
+        27,
+        "a-timer-of-a-released-engine-goes",
+        "actors/engine_loads.py",
+        "        slot.cancel_due()\n        if slot.has_stale",
+        "        if slot.has_stale",
+        (
+            "actors/test_engine_releases.py::test_an_engine_that_is_down_with_something_kept_is_freed_before_it_is_forgotten",
+            "actors/test_engine_releases.py::test_an_engine_in_quarantine_is_forgotten_with_its_probation",
+        ),
     ),
     # 28. To watch costs nobody anything
     Guard(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.guards import consumers, ends, faults, hangs, outcomes, queues, starts
+from tests.guards import components, consumers, ends, faults, hangs, holders, outcomes, queues, starts
 
 GUARDS = (
     *outcomes.GUARDS,
@@ -12,4 +12,6 @@ GUARDS = (
     *starts.GUARDS,
     *hangs.GUARDS,
     *ends.GUARDS,
+    *holders.GUARDS,
+    *components.GUARDS,
 )

@@ -174,8 +174,8 @@ GUARDS = (
         16,
         "a-delay-is-waited",
         "actors/supervisor.py",
-        "        self._timers.after(delay_ns, lambda: self.post(due))",
-        "        self._timers.after(0, lambda: self.post(due))",
+        "        slot.cancel_due = self._timers.after(delay_ns, lambda: self.post(due))",
+        "        slot.cancel_due = self._timers.after(0, lambda: self.post(due))",
         ("actors/test_restarts.py::test_a_restart_waits_its_delay_and_not_a_moment_longer",),
     ),
     Guard(

@@ -77,9 +77,9 @@ GUARDS = (
     Guard(
         22,
         "nothing-loads-into-a-device-that-is-gone",
-        "actors/supervisor.py",
-        "        if self._given_up:\n            return\n        slot.launch(",
-        "        slot.launch(",
+        "actors/engine_loads.py",
+        "        if self.given_up is None:\n            slot.launch(self._around, keeps",
+        "        if True:\n            slot.launch(self._around, keeps",
         (
             "actors/test_freed_engines.py::"
             "test_a_device_that_is_found_gone_while_an_engine_lets_go_of_a_lost_context_asks_for_a_new_process",

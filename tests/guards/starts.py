@@ -9,17 +9,17 @@ GUARDS = (
     Guard(
         18,
         "one-load-after-the-other",
-        "actors/supervisor.py",
-        "        if waiting is not None and not busy:",
-        "        if waiting is not None:",
+        "actors/engine_loads.py",
+        "        if waiting and not busy:",
+        "        if waiting:",
         ("actors/test_fault_classes.py::test_no_engine_loads_before_every_old_one_has_let_go_of_the_lost_context",),
     ),
     Guard(
         18,
         "a-load-is-judged-when-overdue",
-        "actors/supervisor.py",
-        "        slot.cancel_overdue = self._timers.after(self._around.load_timeout_ns, lambda: self.post(overdue))",
-        "        slot.cancel_overdue = lambda: None",
+        "actors/engine_loads.py",
+        "        slot.cancel_due = self._timers.after(self._around.load_timeout_ns, lambda: self._post(overdue))",
+        "        slot.cancel_due = lambda: None",
         (
             "actors/test_hangs.py::test_in_a_recovery_a_load_that_hangs_costs_its_own_engine_and_no_other",
             "actors/test_hangs.py::test_a_restart_that_hangs_leaves_the_others_flying",
@@ -29,9 +29,8 @@ GUARDS = (
         18,
         "a-load-that-was-given-up-never-serves",
         "actors/supervisor.py",
-        '        if loaded.generation != slot.generation or slot.state != "loading" or self._given_up:\n'
-        "            return\n",
-        "",
+        "        if loaded.generation == slot.generation and slot.is_awaited and not self._given_up:\n",
+        "        if True:\n",
         ("actors/test_hangs.py::test_a_load_that_was_given_up_is_released_when_it_comes_back_and_never_serves",),
     ),
     Guard(
@@ -129,8 +128,10 @@ GUARDS = (
         21,
         "every-engine-of-the-device-goes",
         "actors/supervisor.py",
-        '            if scope == "device":\n',
-        "            if False:\n",
+        '            if scope == "device":\n'
+        "                self._give_up_context(death.model)\n"
+        "            now_ns = self._now_ns()\n",
+        "            now_ns = self._now_ns()\n",
         (
             "actors/test_fault_classes.py::"
             "test_a_lost_context_restarts_every_engine_of_the_device_in_the_order_of_priority",
@@ -139,9 +140,9 @@ GUARDS = (
     Guard(
         21,
         "nothing-loads-before-all-have-let-go",
-        "actors/supervisor.py",
-        '        busy = any(slot.state in {"loading", "stopping"} for slot in self._slots.values())',
-        '        busy = any(slot.state in {"loading"} for slot in self._slots.values())',
+        "actors/engine_loads.py",
+        '        busy = any(slot.state in {"loading", "stopping"} for slot in self.slots.values())',
+        '        busy = any(slot.state in {"loading"} for slot in self.slots.values())',
         ("actors/test_fault_classes.py::test_no_engine_loads_before_every_old_one_has_let_go_of_the_lost_context",),
     ),
     Guard(

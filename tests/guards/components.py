@@ -1,0 +1,70 @@
+"""What holds the calls of components: their deadline, and that none goes past the actors."""
+
+from __future__ import annotations
+
+from tests.guards.guard import Guard
+
+GUARDS = (
+    # 32. A frame's scope
+    Guard(
+        32,
+        "one-deadline-for-a-frame",
+        "actors/supervised_runtime.py",
+        "            consumer, frame_id, deadline_ns, captured_ns = scope\n",
+        "            consumer, frame_id, _, captured_ns = scope\n"
+        "            deadline_ns = routes.clock.monotonic_ns() + self._within_ns\n",
+        (
+            "actors/test_frame_scope.py::test_all_calls_of_a_scope_have_its_one_deadline",
+            "actors/test_frame_scope.py::test_a_scope_whose_time_has_passed_never_runs_the_engine",
+        ),
+    ),
+    Guard(
+        32,
+        "an-inner-scope-is-never-later",
+        "actors/frame_scope.py",
+        "        deadline_ns = min(deadline_ns, around.deadline_ns)\n",
+        "        pass\n",
+        ("actors/test_frame_scope.py::test_a_scope_within_another_one_never_has_a_later_deadline",),
+    ),
+    Guard(
+        32,
+        "a-scope-ends-with-its-block",
+        "actors/frame_scope.py",
+        "        _SCOPE.reset(token)\n",
+        "        pass\n",
+        ("actors/test_frame_scope.py::test_a_scope_ends_also_where_its_block_raises",),
+    ),
+    Guard(
+        32,
+        "ten-minutes-for-a-scope",
+        "actors/supervised_runtime.py",
+        "            pending = routes.submit_made(  # a scope",
+        "            pending = routes.submit(  # a scope",
+        ("actors/test_frame_scope.py::test_a_scope_on_another_clock_makes_no_wait_longer_than_ten_minutes",),
+    ),
+    Guard(
+        32,
+        "a-call-that-is-interrupted-is-cancelled",
+        "actors/supervised_runtime.py",
+        "            pending.cancel()\n            raise\n",
+        "            raise\n",
+        ("actors/test_supervised_runtime.py::test_a_ctrl_c_in_a_call_gives_the_request_up",),
+    ),
+    # 33. Nobody bypasses the actors
+    Guard(
+        33,
+        "a-bypass-is-refused",
+        "actors/composition.py",
+        "    if C7_INFERENCE in pre_constructed and not isinstance(runtime, SupervisedRuntime):\n",
+        "    if False:\n",
+        ("actors/test_airborne_bootstrap.py::test_a_runtime_that_bypasses_the_actors_is_refused",),
+    ),
+    Guard(
+        33,
+        "a-lightglue-that-bypasses-is-refused",
+        "actors/composition.py",
+        "    if isinstance(lightglue, LightGlueRuntime) and not lightglue.runs_on(runtime):\n",
+        "    if False:\n",
+        ("actors/test_airborne_bootstrap.py::test_a_lightglue_that_bypasses_the_actors_is_refused",),
+    ),
+)
