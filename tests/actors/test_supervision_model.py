@@ -1,4 +1,4 @@
-"""Any order of requests, faults, loads, cancels and waits, on virtual time: what must hold in all of them.
+"""Any order of requests, faults, loads, releases, cancels and waits, on virtual time: what must hold in all of them.
 
 The machine counts for itself what it asked and what it was told; the supervision's own figures are only compared with
 that. `C7_MODEL_STEPS` makes the long run longer.
@@ -21,6 +21,8 @@ from loguru import logger
 
 from actors import Pending, RestartPolicy
 from actors.device_gate import DeviceGate
+from actors.engine_slot import EngineSlot
+from actors.frame_scope import frame_scope
 from actors.stepped import SteppedWorld, stepped
 from messages import (
     NS_PER_MS,
@@ -41,6 +43,7 @@ from messages import (
     Outcome,
     OutOfMemoryError,
     ProcessRestartNeeded,
+    RequestRejectedError,
     Tensor,
     TransientInferenceError,
     VirtualClock,
@@ -51,6 +54,9 @@ from runtimes.inference_runtime import EngineCacheEntry, EngineHandle
 
 MODELS = ("vpr", "matcher", "refiner")
 PRIORITIES = {"vpr": 0, "matcher": 1, "refiner": 1}
+LATE = ("lightglue", "extractor")
+"""Engines that the flight does not begin with: components hold them through the runtime interface."""
+ALL = (*MODELS, *LATE)
 CONSUMERS = ("c2", "c3")
 RESULT = {"y": np.ones(2, np.float32)}
 LOAD_TIMEOUT_S = 3.0
@@ -94,7 +100,7 @@ class Engines(FakeRuntime):
     """Plays what the machine has put in line for the next run and load, else it does well; watches who runs beside."""
 
     def __init__(self, violations: list[str]) -> None:
-        super().__init__(dict.fromkeys(MODELS, returns(RESULT)))
+        super().__init__(dict.fromkeys(ALL, returns(RESULT)))
         self.next_runs: dict[str, deque[Step]] = defaultdict(deque)
         self.next_loads: dict[str, deque[Step]] = defaultdict(deque)
         self.begun: list[int] = []
@@ -184,12 +190,15 @@ class Supervision(RuleBasedStateMachine):
         self.asked: list[Asked] = []
         self.facts: list[tuple[int, Message]] = []
         self.engines = Engines(self.violations)
+        self.handles: list[EngineHandle] = []
+        self.told_by_runtime: Counter[tuple[str, str]] = Counter()
         self.clock = VirtualClock()
         WatchedGate.violations = self.violations
         with mock.patch("actors.takeoff.DeviceGate", WatchedGate):
             self.world: SteppedWorld = stepped(
                 self.engines,
                 seed=seed,
+                engines={model: self.engines.entry(model) for model in MODELS},
                 priorities=PRIORITIES,
                 policy=POLICY,
                 run_limit_ms=RUN_LIMIT_MS,
@@ -197,9 +206,10 @@ class Supervision(RuleBasedStateMachine):
                 record=lambda message: self.facts.append((self.clock.monotonic_ns(), message)),
                 clock=self.clock,
             )
+        self.runtime = self.world.supervision.as_runtime()
 
     @rule(
-        model=st.sampled_from(MODELS),
+        model=st.sampled_from(ALL),
         consumer=st.sampled_from(CONSUMERS),
         frame_id=st.integers(0, 5),
         within_ms=st.integers(1, WITHIN_MS_MAX),
@@ -218,28 +228,77 @@ class Supervision(RuleBasedStateMachine):
         if self.asked:
             self.asked[-min(of_the_last, len(self.asked))].pending.cancel()
 
-    @rule(model=st.sampled_from(MODELS), run=st.sampled_from(sorted(RUNS)))
+    @rule(model=st.sampled_from(ALL))
+    def hold(self, model: str) -> None:
+        try:
+            self.handles.append(self.runtime.deserialize_engine(self.engines.entry(model)))
+        except (EngineDeserializeError, InferenceError, OutOfMemoryError) as error:
+            assert model in LATE, "an engine of the flight is not waited for"
+            self.seen[f"load: {type(error).__name__}"] += 1
+        else:
+            self.seen["held"] += 1
+
+    @rule(which=st.integers(0, 100))
+    def let_go(self, which: int) -> None:
+        if self.handles:
+            self.runtime.release_engine(self.handles.pop(which % len(self.handles)))
+            self.seen["let go"] += 1
+
+    @rule(
+        which=st.integers(0, 100),
+        consumer=st.sampled_from(CONSUMERS),
+        frame_id=st.integers(0, 5),
+        within_ms=st.integers(1, WITHIN_MS_MAX),
+        calls=st.integers(1, 4),
+    )
+    def ask_as_a_component(self, which: int, consumer: str, frame_id: int, within_ms: int, calls: int) -> None:
+        if not self.handles:
+            return
+        handle = self.handles[which % len(self.handles)]
+        with frame_scope(consumer, frame_id, within_ms, clock=self.clock) as scope:
+            for call in range(calls):
+                kind = self._infer(handle, -len(self.engines.begun) - 1_000_000 * (call + 1))
+                self.told_by_runtime[handle.entry.model, kind] += 1
+                assert self.clock.monotonic_ns() <= scope.deadline_ns or kind == "expired"
+
+    def _infer(self, handle: EngineHandle, number: int) -> str:
+        try:
+            self.runtime.infer(handle, {"number": np.array(number)})
+        except RequestRejectedError as error:
+            return error.reason
+        except InvalidInputError:
+            return "invalid_input"
+        except InferenceError:
+            return "inference_error"
+        except OutOfMemoryError:
+            return "out_of_memory"
+        return "completed"
+
+    @rule(really=st.integers(0, 9))
+    def what_hangs_returns(self, really: int) -> None:
+        if really == 0:
+            self.engines.release_hung()
+
+    @rule(model=st.sampled_from(ALL), run=st.sampled_from(sorted(RUNS)))
     def the_next_run(self, model: str, run: str) -> None:
         self.engines.next_runs[model].append(RUNS[run])
 
-    @rule(model=st.sampled_from(MODELS), end=st.sampled_from(sorted(ENDS)), really=st.integers(0, 9))
+    @rule(model=st.sampled_from(ALL), end=st.sampled_from(sorted(ENDS)), really=st.integers(0, 9))
     def the_next_run_is_the_last(self, model: str, end: str, really: int) -> None:
         if really == 0:  # most flights go on for longer
             self.engines.next_runs[model].append(ENDS[end])
 
-    @rule(model=st.sampled_from(MODELS), load=st.sampled_from(sorted(LOADS)))
+    @rule(model=st.sampled_from(ALL), load=st.sampled_from(sorted(LOADS)))
     def the_next_load(self, model: str, load: str) -> None:
         self.engines.next_loads[model].append(LOADS[load])
 
-    @rule(model=st.sampled_from(MODELS), really=st.integers(0, 3))
+    @rule(model=st.sampled_from(ALL), really=st.integers(0, 3))
     def poke(self, model: str, really: int) -> None:
         """A message that an engine does not take ends it: in the control lane, ahead of all work that waits."""
         if really:
             return
-        supervisor = self.world.supervision.actor_ref._actor_weakref()
-        assert supervisor is not None
-        slot = supervisor._slots[model]
-        if slot.ref is None or not slot.ref.is_alive():
+        slot = self._slots().get(model)
+        if slot is None or slot.ref is None or not slot.ref.is_alive():
             return
         slot.ref.tell("no work at all")
         queued = [pending for burst in slot.mailbox._frames.values() for pending in burst]
@@ -276,24 +335,55 @@ class Supervision(RuleBasedStateMachine):
     def no_request_is_run_twice(self) -> None:
         assert len(self.engines.begun) == len(set(self.engines.begun))
 
+    @invariant()
+    def whoever_holds_an_engine_has_one(self) -> None:
+        assert {handle.entry.model for handle in self.handles} <= self._slots().keys()
+
+    @invariant()
+    def no_engine_is_there_twice(self) -> None:
+        assert max(Counter(self.engines.loaded).values(), default=0) <= 1
+
+    def _slots(self) -> dict[str, EngineSlot]:
+        supervisor = self.world.supervision.actor_ref._actor_weakref()
+        assert supervisor is not None
+        return supervisor._slots
+
     def teardown(self) -> None:
         if not hasattr(self, "world"):
             return
         self.world.advance_ms(LOAD_TIMEOUT_S * 1000 + RUN_LIMIT_MS + 2 * SWEEP_MS)  # what hangs has been found by then
         self.nothing_was_out_of_order()
         self.nobody_is_told_twice_or_too_late()
-        mine = Counter((each.model, each.kind) for each in self.asked)
+        mine = Counter((_row(each.model), each.kind) for each in self.asked)
+        for (model, kind), count in self.told_by_runtime.items():
+            mine[_row(model), kind] += count
         tallies = self.world.tallies()
-        theirs = {(model, "completed"): tally.completed for model, tally in tallies.items()}
-        theirs |= {(model, why): n for model, tally in tallies.items() for why, n in tally.rejected.items()}
-        assert mine == {key: count for key, count in theirs.items() if count}
+        theirs: Counter[tuple[str, str]] = Counter()
+        for model, tally in tallies.items():
+            theirs[_row(model), "completed"] += tally.completed
+            for why, count in tally.rejected.items():
+                theirs[_row(model), why] += count
+        assert mine == theirs
         assert sum(tally.open for tally in tallies.values()) == 0
         self._check_lives()
+        self._check_who_is_left()
         type(self).seen.update(kind for _, kind in mine.elements())
         type(self).seen.update(type(fact).__name__ for _, fact in self.facts)
         self.world.close()
         if not self.world.supervision.restart_needed:
             assert self.engines.loaded == ()
+
+    def _check_who_is_left(self) -> None:
+        """What nobody holds is gone, but for a load that hangs; and nobody waits for it."""
+        slots = self._slots()
+        held = {*MODELS, *(handle.entry.model for handle in self.handles)}
+        assert self.world.supervision.readiness.undecided <= slots.keys()
+        if self.world.supervision.restart_needed:
+            return
+        for model in slots.keys() - held:
+            assert (slots[model].state, slots[model].unwanted) == ("quarantined", True)
+            assert model not in self.engines.loaded
+        assert set(self.engines.loaded) <= slots.keys()
 
     def _check_lives(self) -> None:
         """Generations count up by one; restarts keep to the policy; what is given up stays down for its time."""
@@ -318,8 +408,18 @@ class Supervision(RuleBasedStateMachine):
             for first_ns in restarts_ns:
                 window = [each for each in restarts_ns if first_ns <= each <= first_ns + POLICY.window_ns]
                 assert len(window) <= POLICY.max_restarts
+        for model in LATE:
+            generations = [
+                fact.generation for _, fact in self.facts if isinstance(fact, EngineLoaded) and fact.model == model
+            ]
+            assert generations == sorted(set(generations)), "a generation that loads again is another one"
         ends = [fact for _, fact in self.facts if isinstance(fact, ProcessRestartNeeded)]
         assert len(ends) == bool(self.world.supervision.restart_needed)
+
+
+def _row(model: str) -> str:
+    """A name that was never loaded is counted with the strangers, so all that come late are one row here."""
+    return model if model in MODELS else "late"
 
 
 def run(examples: int, steps: int, *, repeats_itself: bool) -> None:
@@ -342,6 +442,8 @@ def run(examples: int, steps: int, *, repeats_itself: bool) -> None:
 def test_a_few_hundred_flights_of_any_kind_keep_every_promise() -> None:
     run(examples=60, steps=40, repeats_itself=True)
     assert Supervision.seen["completed"]
+    assert Supervision.seen["held"]
+    assert Supervision.seen["let go"]
 
 
 @pytest.mark.chaos
