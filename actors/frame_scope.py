@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
+from operator import index
+from typing import NamedTuple, SupportsIndex
 
 from actors.client import check_consumer, check_within_ms
 from messages import NS_PER_MS, Clock, MonotonicClock
 
 _MONOTONIC = MonotonicClock()
+_COUNTER_MAX = 2**63 - 1
+"""What a message's counter holds (`messages.infer.Counter`)."""
 
 
 class FrameScope(NamedTuple):
@@ -35,13 +38,12 @@ def frame_scope(
     never has a later deadline. It is in force in this thread and in the tasks that are started in it, and in no thread
     that is started in it. A runtime that is not supervised does not know of it. `clock` is the runtime's own.
 
-    Raises ValueError for a consumer's name that no recording takes, a `frame_id` below 0, and a `within_ms` that is
-    not above 0 and at most ten minutes.
+    Raises ValueError for a consumer's name, a `frame_id` or a `captured_ns` that no recording takes, and a `within_ms`
+    that is not above 0 and at most ten minutes; TypeError for a number that is not whole.
     """
     check_consumer(consumer)
     check_within_ms(within_ms)
-    if frame_id < 0:
-        raise ValueError(f"frame_id: expected 0 or more, found {frame_id}")
+    frame_id, captured_ns = _counter("frame_id", frame_id), _counter("captured_ns", captured_ns)
     deadline_ns = clock.monotonic_ns() + round(within_ms * NS_PER_MS)
     around = _SCOPE.get()
     if around is not None:
@@ -52,6 +54,14 @@ def frame_scope(
         yield scope
     finally:
         _SCOPE.reset(token)
+
+
+def _counter(name: str, number: SupportsIndex) -> int:
+    """A NumPy integer too, as the plain one that a message carries."""
+    plain = index(number)
+    if not 0 <= plain <= _COUNTER_MAX:
+        raise ValueError(f"{name}: expected 0 or more, and at most {_COUNTER_MAX}, found {plain}")
+    return plain
 
 
 def current_frame() -> FrameScope | None:

@@ -159,6 +159,30 @@ def test_an_engine_that_was_taken_into_the_flight_restarts_like_any_other() -> N
         assert reason(flight.ask("vpr")) == "completed"
 
 
+def test_a_first_load_under_way_when_the_context_is_lost_begins_again_and_is_told_once_it_is_done() -> None:
+    fake = fake_of(vpr=[raises(DeviceContextError("lost")), FINE], new=[takes_ms(200, loads()), FINE])
+    with Flight(fake, "vpr") as flight:
+        new = flight.load("new")
+        flight.world.advance_ms(50)
+        flight.ask("vpr")
+        flight.world.advance_ms(100)
+        assert not new._answered
+        assert flight.answer(new, 1000) is None
+        assert fake.loads("new") == 2
+        assert reason(flight.ask("new")) == "completed"
+
+
+def test_a_first_load_that_hangs_when_the_context_is_lost_is_told_at_its_timeout_and_holds_nobody_up() -> None:
+    fake = fake_of(vpr=[raises(DeviceContextError("lost")), FINE], new=[hangs_at_load(), FINE])
+    with Flight(fake, "vpr") as flight:
+        new = flight.load("new")
+        flight.world.advance_ms(50)
+        flight.ask("vpr")
+        assert flight.answer(new, LOAD_TIMEOUT_S * 1000) == "hang"
+        flight.world.advance_ms(1000)
+        assert reason(flight.ask("vpr")) == "completed"
+
+
 def test_an_order_during_the_restart_of_a_lost_context_waits_until_all_have_let_go() -> None:
     fake = fake_of(
         vpr=[raises(DeviceContextError("lost")), FINE],

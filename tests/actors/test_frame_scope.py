@@ -237,7 +237,8 @@ def test_each_task_has_the_scope_that_it_was_started_in_and_keeps_its_own_to_its
     [
         ("", 0, 100, "consumer: expected a name of 1 to 128 characters, found ''"),
         ("x" * 129, 0, 100, "consumer: expected a name"),
-        ("c2", -1, 100, "frame_id: expected 0 or more, found -1"),
+        ("c2", -1, 100, r"frame_id: expected 0 or more, .* found -1"),
+        ("c2", 2**63, 100, "frame_id: expected 0 or more, and at most 9223372036854775807, found 9223372036854775808"),
         ("c2", 0, 0, "within_ms must be above 0"),
         ("c2", 0, -5, "within_ms must be above 0"),
         ("c2", 0, float("nan"), "within_ms must be above 0"),
@@ -255,3 +256,21 @@ def test_a_scope_that_cannot_be_meant_is_refused_and_changes_nothing(
         pytest.fail("the block of a scope that was refused")
     assert current_frame() is None
     assert around.frame_id == 3
+
+
+def test_a_frame_that_was_captured_before_the_boot_is_refused() -> None:
+    with pytest.raises(ValueError, match="captured_ns: expected 0 or more"), frame_scope("c2", 0, 100, captured_ns=-1):
+        pytest.fail("the block of a scope that was refused")
+
+
+def test_a_number_of_numpy_is_a_number_that_every_recording_takes() -> None:
+    frame_id: int = np.int64(7)
+    with frame_scope("c2", frame_id, 100) as scope:
+        assert type(scope.frame_id) is int
+        assert scope.frame_id == 7
+
+
+def test_a_part_of_a_frame_is_no_frame() -> None:
+    half: int = 0.5  # type: ignore[assignment]
+    with pytest.raises(TypeError), frame_scope("c2", half, 100):
+        pytest.fail("the block of a scope that was refused")
