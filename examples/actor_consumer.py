@@ -1,6 +1,6 @@
 """A consumer that is a pykka actor: it asks without waiting, and the outcome comes as a message in its own mailbox.
 
-    python examples/actor_consumer.py MODEL.onnx
+Usage: python examples/actor_consumer.py MODEL.onnx
 """
 
 from __future__ import annotations

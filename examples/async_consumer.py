@@ -1,6 +1,6 @@
 """A consumer on an event loop: a frame's thirteen runs are awaited together while the loop runs on.
 
-    python examples/async_consumer.py MODEL.onnx
+Usage: python examples/async_consumer.py MODEL.onnx
 """
 
 from __future__ import annotations
