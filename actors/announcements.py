@@ -50,7 +50,7 @@ class Announcements:
     def withdrawn(self, model: str) -> None:
         """Nobody flies this engine any more; its name is unknown again."""
         self._routes.withdraw(model)
-        logger.info("C7 engine released; backbone={}", model)
+        logger.info("C7 engine is no longer part of the flight; backbone={}", model)
 
     def loaded(self, fact: EngineLoaded, precision: str, target: Target) -> None:
         self._routes.publish({fact.model: target})

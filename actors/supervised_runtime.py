@@ -160,6 +160,7 @@ def error_of(rejected: InferRejected) -> InferenceError | OutOfMemoryError:
         rejected.reason,
         f"{rejected.model} gave no result, {rejected.reason}{detail}; consumer={rejected.consumer}"
         f" frame={rejected.frame_id}",
+        detail=rejected.detail,
         inputs_released=rejected.inputs_released,
     )
 

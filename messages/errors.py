@@ -73,12 +73,14 @@ class DeviceFaultError(InferenceError):
 class RequestRejectedError(InferenceError):
     """No result for one call of a supervised runtime, for a `reason` that lies outside its run.
 
+    `detail` is what the rejection itself says of it, without the model, consumer and frame of the text.
     `inputs_released` is False where an engine may still be reading the inputs: leave those arrays alone.
     """
 
-    def __init__(self, reason: RejectReason, text: str, *, inputs_released: bool = True) -> None:
+    def __init__(self, reason: RejectReason, text: str, *, detail: str = "", inputs_released: bool = True) -> None:
         super().__init__(text)
         self.reason = reason
+        self.detail = detail
         self.inputs_released = inputs_released
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
+from actors import supervise
 from messages import Tensor
+from runtimes import EngineCacheEntry, InferenceRuntime
 from runtimes.inference_factory import _RUNTIME_TO_BUILD_FLAG
 
 ROOT = Path(__file__).parents[1]
@@ -20,9 +23,11 @@ def blocks(language: str) -> list[str]:
     return [text for name, text in fenced if name == language]
 
 
-def run_program(frame: Tensor) -> None:
-    [program] = blocks("python")
-    exec(compile(program, "README.md", "exec"), {"frame": frame})  # noqa: S102 - the README's own program
+def run_program(frame: Tensor) -> dict[str, object]:
+    program, _ = blocks("python")
+    names: dict[str, object] = {"frame": frame}
+    exec(compile(program, "README.md", "exec"), names)  # noqa: S102 - the README's own program
+    return names
 
 
 def test_the_program_on_the_first_screen_runs(
@@ -44,8 +49,23 @@ def test_the_program_says_why_there_is_no_result(
         assert word in told
 
 
+def test_the_lines_for_a_component_run_on_what_the_program_compiled(
+    ultravpr_onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ultravpr_onnx.parent)
+    names = run_program(np.ones((1, 3, 32, 32), np.float32))
+    _, lines = blocks("python")
+    runtime, entry = cast("InferenceRuntime", names["runtime"]), cast("EngineCacheEntry", names["entry"])
+    with supervise(runtime, {"ultravpr": entry}) as c7:
+        names["c7_inference"] = c7.as_runtime()
+        exec(compile(lines, "README.md", "exec"), names)  # noqa: S102 - the README's own lines
+    descriptor = names["descriptor"]
+    assert isinstance(descriptor, np.ndarray)
+    assert descriptor.shape == (1, 8)
+
+
 def test_the_program_is_on_the_first_screen_and_short() -> None:
-    [program] = blocks("python")
+    program, _ = blocks("python")
     assert len([line for line in program.splitlines() if line]) <= 15
     assert README.index(program) + len(program) < 3_000
 

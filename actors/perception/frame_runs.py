@@ -59,7 +59,7 @@ class FrameRuns:
 def why(error: InferenceError | OutOfMemoryError) -> tuple[str, str]:
     """Pure. The reason in the words of `RejectReason`, and what the run's own error adds to it."""
     if isinstance(error, RequestRejectedError):
-        return error.reason, ""
+        return error.reason, error.detail
     if isinstance(error, InvalidInputError):
         return "invalid_input", describe_error(error)
     return ("out_of_memory" if isinstance(error, OutOfMemoryError) else "inference_error"), describe_error(error)

@@ -19,7 +19,10 @@ MEAN, DEVIATION = 0.45, 0.25
 def require_pillow() -> None:
     """Raise ConfigError where Pillow is not installed, without importing it: before takeoff, not at the first frame."""
     if find_spec("PIL") is None:
-        raise ConfigError("scaling pictures: expected the package pillow, found it not installed; install pillow")
+        raise ConfigError(
+            "scaling pictures: expected the package pillow, found it not installed: pip install"
+            " 'c7-inference[perception]'"
+        )
 
 
 def to_image(picture: Picture, spec: TensorSpec) -> Array:

@@ -50,6 +50,14 @@ GUARDS = (
         "            raise\n",
         ("actors/test_supervised_runtime.py::test_a_ctrl_c_in_a_call_gives_the_request_up",),
     ),
+    Guard(
+        32,
+        "the-first-run-that-expires-ends-the-frame",
+        "actors/perception/frame_runs.py",
+        "        self._expired = reason == EXPIRED\n",
+        "",
+        ("actors/perception/test_frame_runs.py::test_once_a_run_has_expired_no_other_of_the_frame_is_asked_for",),
+    ),
     # 33. Nobody bypasses the actors
     Guard(
         33,
@@ -66,5 +74,42 @@ GUARDS = (
         "    if isinstance(lightglue, LightGlueRuntime) and not lightglue.runs_on(runtime):\n",
         "    if False:\n",
         ("actors/test_airborne_bootstrap.py::test_a_lightglue_that_bypasses_the_actors_is_refused",),
+    ),
+    # 34. A consumer costs only its own frames
+    Guard(
+        34,
+        "a-consumer-that-raises-goes-on",
+        "actors/flight/frame_loop.py",
+        "        except BaseException as error:  # noqa: BLE001  # a consumer is",
+        "        except ZeroDivisionError as error:  # noqa: BLE001  # a consumer is",
+        (
+            "actors/flight/test_consumer_isolation.py::"
+            "test_a_consumer_that_raises_at_every_frame_costs_no_frame_of_another",
+            "actors/flight/test_frame_loop.py::test_a_consumer_that_raises_has_a_degraded_frame_and_goes_on",
+        ),
+    ),
+    Guard(
+        34,
+        "a-report-that-is-lost-grounds-nobody",
+        "actors/flight/frame_loop.py",
+        "            except Exception as error:  # noqa: BLE001  # a broken",
+        "            except ZeroDivisionError as error:  # noqa: BLE001  # a broken",
+        ("actors/flight/test_frame_loop.py::test_a_report_that_cannot_be_taken_does_not_ground_the_consumer",),
+    ),
+    Guard(
+        34,
+        "a-frame-that-was-overtaken-is-missed",
+        "actors/flight/frame_loop.py",
+        "                self._missed += 1\n            self._newest = frame\n",
+        "                pass\n            self._newest = frame\n",
+        ("actors/flight/test_frame_loop.py::test_a_slow_consumer_gets_the_newest_frame_and_its_misses_are_counted",),
+    ),
+    Guard(
+        34,
+        "in-the-air-a-missing-consumer-costs-itself",
+        "actors/flight/consumers.py",
+        '    except ConfigError as error:\n        logger.error("C7 consumer missing',
+        '    except ZeroDivisionError as error:\n        logger.error("C7 consumer missing',
+        ("actors/flight/test_consumers.py::test_in_the_air_a_consumer_that_cannot_be_had_costs_itself_only",),
     ),
 )

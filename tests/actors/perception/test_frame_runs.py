@@ -90,7 +90,8 @@ def test_once_a_run_has_expired_no_other_of_the_frame_is_asked_for() -> None:
 
 @pytest.mark.parametrize("reason", get_args(RejectReason))
 def test_every_reason_of_a_rejection_is_told_in_its_own_word(reason: RejectReason) -> None:
-    assert why(RequestRejectedError(reason, "a long text")) == (reason, "")
+    rejected = RequestRejectedError(reason, "matcher gave no result: it restarts; frame=7", detail="it restarts")
+    assert why(rejected) == (reason, "it restarts")
 
 
 @pytest.mark.parametrize(

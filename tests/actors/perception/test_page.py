@@ -48,7 +48,8 @@ def test_the_texts_of_degraded_frames_are_those_that_are_told() -> None:
         runs.ask("ultravpr", run, {})
         return runs.degraded
 
-    assert f"\n{fails(RequestRejectedError('engine_unavailable', 'it restarts'))}\n" in PAGE
+    restarts = RequestRejectedError("engine_unavailable", "a long text", detail="error 716")
+    assert f"\n{fails(restarts)}\n" in PAGE
     runs = FrameRuns()
     steps: list[Exception | None] = [
         None,

@@ -106,7 +106,7 @@ def test_an_engine_that_dies_under_a_component_with_one_engine_comes_back_under_
         )
         assert flight.see(consumer, frame(0)) is None
         assert flight.see(consumer, frame(1)) == f"no result from {model}: inference_error: error 716"
-        assert flight.see(consumer, frame(2)) == f"no result from {model}: engine_unavailable"
+        assert flight.see(consumer, frame(2)) == f"no result from {model}: engine_unavailable: error 716"
         flight.world.advance_ms(RESTARTED_MS)
         assert flight.see(consumer, frame(3)) is None
 
@@ -126,7 +126,7 @@ def test_ten_matches_have_one_deadline_and_what_was_done_by_then_is_kept() -> No
         consumer = flight.reranker()
         began_ns = flight.world.clock.monotonic_ns()
         assert flight.see(consumer, frame(0), "c2_5_rerank") == (
-            "no result from lightglue in 7 of 10 runs: 1 expired, 6 not asked"
+            "no result from lightglue in 7 of 10 runs: 1 expired, 6 not asked: no outcome before the deadline"
         )
         assert sorted(consumer.scores) == [0, 1, 2]
         assert flight.world.clock.monotonic_ns() - began_ns == WITHIN_MS * NS_PER_MS
@@ -148,7 +148,7 @@ def test_an_engine_that_hangs_costs_the_frame_no_more_than_its_deadline() -> Non
     with flown(scripted(xfeat=hangs(GOOD["xfeat"]))) as flight:
         consumer = flight.matcher()
         began_ns = flight.world.clock.monotonic_ns()
-        assert flight.see(consumer, frame(0)) == "no result from xfeat: expired"
+        assert flight.see(consumer, frame(0)) == "no result from xfeat: expired: no outcome before the deadline"
         assert flight.world.clock.monotonic_ns() - began_ns == WITHIN_MS * NS_PER_MS
 
 
