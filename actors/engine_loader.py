@@ -81,6 +81,7 @@ class EngineLoader:
             if not self._supervisor.is_alive():
                 raise _stopped(model)
             if held is None:
+                self._refuse_twice(entry)
                 self._load(entry)
                 self._held[model] = _Held(entry)
             elif msgspec.structs.replace(entry, path=held.entry.path) == held.entry:
@@ -97,6 +98,14 @@ class EngineLoader:
         with self._in_turn() as is_my_turn:
             if not is_my_turn:
                 self._log_not_released(model)
+
+    def _refuse_twice(self, entry: EngineCacheEntry) -> None:
+        for name, held in self._held.items():
+            if held.entry.model == entry.model:
+                raise EngineDeserializeError(
+                    f"{entry.model}: flies under the name {name}, and would be loaded a second time: expected engines"
+                    " that components load to fly under their own models' names"
+                )
 
     def _load(self, entry: EngineCacheEntry) -> None:
         reply = Reply(self._scheduling)

@@ -120,6 +120,14 @@ def test_the_same_engine_in_another_folder_is_the_same_engine(fake: FakeRuntime,
     assert fake.loads("vpr") == 1
 
 
+def test_an_engine_that_flies_under_another_name_is_not_loaded_a_second_time(fake: FakeRuntime) -> None:
+    with stepped(fake, engines={"place recognition": fake.entry("vpr")}) as world:
+        runtime = world.supervision.as_runtime()
+        with pytest.raises(EngineDeserializeError, match="vpr: flies under the name place recognition"):
+            runtime.deserialize_engine(fake.entry("vpr"))
+        assert runtime.infer(runtime.deserialize_engine(fake.entry("other")), IMAGE)["y"].shape == (4,)
+
+
 def test_an_engine_of_the_flight_is_not_waited_for_and_flies_on_when_it_is_let_go_of() -> None:
     may_load = threading.Event()
     fake = FakeRuntime({"vpr": [loads_after(may_load), FINE]})
