@@ -4,10 +4,12 @@
     pre_constructed = build_pre_constructed(config, on_restart_needed=end_the_process)
     components = compose_root(config, pre_constructed)
     ...
-    pre_constructed["c7_inference"].stop()
+    pre_constructed["c7_supervision"].stop()
 
 What is under `c7_inference` is the supervised runtime: whoever holds it runs on the actors, and nobody holds the
-strategy below it. Nothing is kept in this module: two bootstraps in one process give two runtimes.
+strategy below it. `c7_supervision` is the binary's own and no component's: it stops the actors, counts what became of
+requests, and says when only a new process can run engines again. Nothing is kept in this module: two bootstraps in one
+process give two runtimes.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from actors.strategy_registry import (
     register_strategy,
 )
 from actors.supervised_runtime import SupervisedRuntime
+from actors.supervision import Supervision
 from actors.takeoff import supervise
 from actors.thermal import configured_source
 from messages import ConfigError, Message, MonotonicClock, RuntimeNotAvailableError
@@ -73,6 +76,7 @@ class PreConstructed(TypedDict, total=False):
 
     c7_inference: SupervisedRuntime
     c3_lightglue_runtime: LightGlueRuntime
+    c7_supervision: Supervision
 
 
 def build_pre_constructed(
@@ -83,20 +87,21 @@ def build_pre_constructed(
 ) -> PreConstructed:
     """What components share: `c7_inference`, and `c3_lightglue_runtime` where it is configured or needed.
 
-    Both are left out in mode `replay` without a `c7_inference` block. `record` and `on_restart_needed` are those of
-    `supervise`. Raises ConfigError for what cannot be meant, AirborneBootstrapError for what cannot be built,
-    TelemetryUnavailableError, and whatever loading LightGlue raises; nothing runs on after that.
+    With them comes `c7_supervision`, which the binary keeps and stops. All are left out in mode `replay` without a
+    `c7_inference` block. `record` and `on_restart_needed` are those of `supervise`. Raises ConfigError for what cannot
+    be meant, AirborneBootstrapError for what cannot be built, TelemetryUnavailableError, and whatever loading LightGlue
+    raises; nothing runs on after that.
     """
     check_components(config)
     if read_mode(config) == "replay" and C7_INFERENCE not in config.components:
         return {}
-    c7_inference = _build_c7_inference(config, record, on_restart_needed)
+    c7_inference, supervision = _build_c7_inference(config, record, on_restart_needed)
     try:
         lightglue = _build_c3_lightglue_runtime(config, c7_inference)
     except BaseException:
-        c7_inference.stop()
+        supervision.stop()
         raise
-    seeds = PreConstructed(c7_inference=c7_inference)
+    seeds = PreConstructed(c7_inference=c7_inference, c7_supervision=supervision)
     if lightglue is not None:
         seeds["c3_lightglue_runtime"] = lightglue
     return seeds
@@ -106,7 +111,7 @@ def _build_c7_inference(
     config: AirborneConfig,
     record: Callable[[Message], None] | None = None,
     on_restart_needed: Callable[[str], None] | None = None,
-) -> SupervisedRuntime:
+) -> tuple[SupervisedRuntime, Supervision]:
     c7 = read_c7_inference(config) or C7AirborneConfig()
     needed = _needed_by(C7_INFERENCE, config)
     clock = MonotonicClock()
@@ -122,7 +127,7 @@ def _build_c7_inference(
             f"pre_constructed[{C7_INFERENCE!r}] cannot be built: {error}; {needed}. The airborne binary runs one of:"
             f" {options}; configure it as {place_of(C7_INFERENCE)}.runtime"
         ) from error
-    return supervise(
+    supervision = supervise(
         raw,
         None,
         priorities=c7.priorities,
@@ -136,7 +141,8 @@ def _build_c7_inference(
         thermal=thermal,
         period_s=c7.thermal.period_s,
         clock=clock,
-    ).as_runtime(within_ms=c7.within_ms)
+    )
+    return supervision.as_runtime(within_ms=c7.within_ms), supervision
 
 
 def _build_raw(c7: C7AirborneConfig) -> InferenceRuntime:

@@ -42,8 +42,6 @@ class ClientSource(Protocol):
 
     def thermal_state(self) -> ThermalState: ...
 
-    def stop(self) -> None: ...
-
 
 class SupervisedHandle:
     """An engine of a SupervisedRuntime: which one it is, and nothing that runs. It stays good when the engine dies."""
@@ -127,10 +125,6 @@ class SupervisedRuntime:
     def client(self, consumer: str) -> InferenceClient:
         """The same actors without handles, for a consumer that wants outcomes, batches, awaits or messages."""
         return self._actors.client(consumer)
-
-    def stop(self) -> None:
-        """End all actors, as `Supervision.stop` does. From any thread, any number of times."""
-        self._actors.stop()
 
     def _ask(self, model: str, inputs: Mapping[str, Tensor]) -> Outcome:
         routes, scope = self._routes, current_frame()

@@ -1,6 +1,8 @@
 """A consumer that is a pykka actor: it asks without waiting, and the outcome comes as a message in its own mailbox.
 
-Usage: python examples/actor_consumer.py MODEL.onnx
+    python examples/actor_consumer.py MODEL.onnx
+
+Any ONNX model with fixed shapes will do.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from pathlib import Path
 import pykka
 
 from actors import InferenceClient, supervise
-from messages import InferCompleted, InferRejected
+from messages import C7Error, InferCompleted, InferRejected
 from runtimes import BuildConfig, C7InferenceConfig, EngineCacheEntry, build_inference_runtime, sample_inputs
 
 
@@ -49,4 +51,7 @@ def main(model: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])) if len(sys.argv) == 2 else __doc__)
+    try:
+        sys.exit(main(Path(sys.argv[1])) if len(sys.argv) == 2 else __doc__)
+    except C7Error as refusal:
+        sys.exit(f"refused: {refusal}")

@@ -10,6 +10,7 @@ Needs the extras `torch` and `demo`. The engines stay in DIR: the second flight 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import threading
 from collections.abc import Mapping
@@ -115,7 +116,7 @@ def fly(config: Config, flight_s: float, recorder: FlightRecorder, restart_neede
         print("c4_pose:", ", then ".join(f"{len(list(same))} frames {mode}" for mode, same in groupby(covariance)))
         return loop.counts
     finally:
-        pre_constructed["c7_inference"].stop()
+        pre_constructed["c7_supervision"].stop()
 
 
 def account(recorded: list[RecordedMessage], counts: FrameCounts) -> bool:
@@ -138,6 +139,13 @@ def account(recorded: list[RecordedMessage], counts: FrameCounts) -> bool:
         print(f"{row.model}: {row.submitted} submitted = {' + '.join(outcomes)}; restarts {row.restarts}")
         holds &= row.conserved and not row.lost
     return holds
+
+
+def seconds(text: str) -> float:
+    flight_s = float(text)
+    if not 1.0 <= flight_s <= 3600.0:
+        raise argparse.ArgumentTypeError(f"expected 1 to 3600 seconds, found {text}")
+    return flight_s
 
 
 def say(progress: ProvisionProgress) -> None:
@@ -164,6 +172,10 @@ def main(flight_s: float, folder: Path) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--for", dest="flight_s", type=float, default=60.0, metavar="SECONDS")
+    parser.add_argument("--for", dest="flight_s", type=seconds, default=60.0, metavar="SECONDS")
     parser.add_argument("--folder", type=Path, default=Path("airborne-flight"), metavar="DIR")
-    sys.exit(main(**vars(parser.parse_args())))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # lands as Ctrl-C does
+    try:
+        sys.exit(main(**vars(parser.parse_args())))
+    except KeyboardInterrupt:
+        sys.exit("ended before the flight began, or while it landed")

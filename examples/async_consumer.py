@@ -1,6 +1,8 @@
 """A consumer on an event loop: a frame's thirteen runs are awaited together while the loop runs on.
 
-Usage: python examples/async_consumer.py MODEL.onnx
+    python examples/async_consumer.py MODEL.onnx
+
+Any ONNX model with fixed shapes will do.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import sys
 from pathlib import Path
 
 from actors import InferenceClient, supervise
-from messages import InferCompleted
+from messages import C7Error, InferCompleted
 from runtimes import BuildConfig, C7InferenceConfig, EngineCacheEntry, build_inference_runtime, sample_inputs
 
 
@@ -31,4 +33,7 @@ def main(model: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])) if len(sys.argv) == 2 else __doc__)
+    try:
+        sys.exit(main(Path(sys.argv[1])) if len(sys.argv) == 2 else __doc__)
+    except C7Error as refusal:
+        sys.exit(f"refused: {refusal}")

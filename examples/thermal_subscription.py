@@ -12,7 +12,15 @@ import threading
 from pathlib import Path
 
 from actors import supervise
-from messages import MonotonicClock, TelemetryLost, TelemetryRestored, ThermalTransition, ThrottleEntered, ThrottleLeft
+from messages import (
+    C7Error,
+    MonotonicClock,
+    TelemetryLost,
+    TelemetryRestored,
+    ThermalTransition,
+    ThrottleEntered,
+    ThrottleLeft,
+)
 from runtimes import FakeRuntime
 from telemetry import ReplayThermalSource
 
@@ -44,4 +52,7 @@ def main(trace: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])) if len(sys.argv) == 2 else __doc__)
+    try:
+        sys.exit(main(Path(sys.argv[1])) if len(sys.argv) == 2 else __doc__)
+    except C7Error as refusal:
+        sys.exit(f"refused: {refusal}")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -49,6 +49,7 @@ FLAGS = {
     "pytorch_fp16": "BUILD_PYTORCH_FP16_RUNTIME",
 }
 NO_TORCH = "pytorch_fp16 needs torch, which cannot be imported"
+NO_TENSORRT = "this release does not contain the runtime tensorrt yet; configure another runtime"
 CONSUMERS: dict[str, tuple[str, ...]] = {
     "none": (),
     "place recognition": ("c2_vpr",),
@@ -140,55 +141,94 @@ def configured(c7: object | None, *slugs: str, mode: str = "airborne", strategy:
     return Config(mode=mode, components=blocks if c7 is None else {"c7_inference": c7, **blocks})  # type: ignore[arg-type]
 
 
-# The whole matrix, held against texts that are put together here.
+# The whole matrix, held against a table: the first row that fits a cell says what becomes of it.
+
+NOTHING: set[str] = set()
+RUNTIME = {"c7_inference", "c7_supervision"}
+BOTH = {"c7_inference", "c3_lightglue_runtime", "c7_supervision"}
+NO_ENGINE = (
+    "pre_constructed['c3_lightglue_runtime'] cannot be built: config.components['c7_inference'].lightglue_engine is not"
+    " set; {needed}. Set it to the path of the compiled LightGlue engine"
+)
 
 
-def expected_of(
-    runtime: str | None, on: Mapping[str, bool], torch_is_here: bool, consumers: tuple[str, ...], mode: str
-) -> set[str] | str:
-    """The keys that are seeded, or the text of the refusal."""
-    if runtime is None and mode == "replay":
-        return set()
-    name = runtime or "pytorch_fp16"
-    flag = FLAGS[name]
-    if name == "onnx_trt_ep":
-        why = "runtime onnx_trt_ep is configured but no airborne runtime"
-    elif not on[name]:
-        why = f"runtime {name} is configured but built out: {flag}=OFF; set {flag}=ON or configure another runtime"
-    elif name == "tensorrt":
-        why = "this release does not contain the runtime tensorrt yet; configure another runtime"
-    elif not torch_is_here:
-        why = NO_TORCH
-    elif runtime is None and {"c2_5_rerank", "c3_matcher"} & set(consumers):
-        users = ", ".join(slug for slug in consumers if slug in ("c2_5_rerank", "c3_matcher"))
+def built_out(runtime: str, flag: str) -> str:
+    return f"runtime {runtime} is configured but built out: {flag}=OFF; set {flag}=ON or configure another runtime"
+
+
+class Row(NamedTuple):
+    """None fits everything. `found` are the seeded keys, the whole refusal, or why there is no runtime."""
+
+    found: set[str] | str
+    mode: str | None = None
+    runtimes: tuple[str | None, ...] | None = None
+    off: str | None = None
+    torch_is_here: bool | None = None
+    lightglue: bool | None = None
+    matches: bool | None = None
+
+
+TABLE = (
+    Row(NOTHING, mode="replay", runtimes=(None,)),
+    Row("runtime onnx_trt_ep is configured but no airborne runtime", runtimes=("onnx_trt_ep",)),
+    Row(built_out("tensorrt", "BUILD_TENSORRT_RUNTIME"), runtimes=("tensorrt",), off="tensorrt"),
+    Row(NO_TENSORRT, runtimes=("tensorrt",)),
+    Row(built_out("pytorch_fp16", "BUILD_PYTORCH_FP16_RUNTIME"), off="pytorch_fp16"),
+    Row(NO_TORCH, torch_is_here=False),
+    Row(BOTH, lightglue=True),
+    Row(NO_ENGINE, matches=True),
+    Row(RUNTIME),
+)
+
+
+class Cell(NamedTuple):
+    mode: str
+    runtime: str | None
+    on: Mapping[str, bool]
+    torch_is_here: bool
+    lightglue: bool
+    consumers: tuple[str, ...]
+
+    def fits(self, row: Row) -> bool:
+        matches = bool({"c2_5_rerank", "c3_matcher"} & set(self.consumers))
         return (
-            "pre_constructed['c3_lightglue_runtime'] cannot be built: config.components['c7_inference']"
-            f".lightglue_engine is not set; needed by {users}. Set it to the path of the compiled LightGlue engine"
+            row.mode in (None, self.mode)
+            and (row.runtimes is None or self.runtime in row.runtimes)
+            and (row.off is None or not self.on[row.off])
+            and row.torch_is_here in (None, self.torch_is_here)
+            and row.lightglue in (None, self.lightglue)
+            and row.matches in (None, matches)
         )
-    else:
-        return {"c7_inference"} if runtime is None else {"c7_inference", "c3_lightglue_runtime"}
-    users = ", ".join(slug.removesuffix("_cuda") for slug in consumers if slug != "c1_vio")
-    needed = (
-        f"needed by {users}"
-        if users
-        else "no consumer is configured, c1_vio, c2_vpr, c2_5_rerank, c3_matcher, c3_5_adhop, c4_pose would need it"
-    )
-    return (
-        f"pre_constructed['c7_inference'] cannot be built: {why}; {needed}. The airborne binary runs one of: tensorrt"
-        " (BUILD_TENSORRT_RUNTIME=ON), pytorch_fp16 (BUILD_PYTORCH_FP16_RUNTIME=ON); configure it as"
-        " config.components['c7_inference'].runtime"
-    )
+
+    def expected(self) -> set[str] | str:
+        found = next(row.found for row in TABLE if self.fits(row))
+        if isinstance(found, set):
+            return found
+        if found is NO_ENGINE:
+            users = [slug for slug in self.consumers if slug in ("c2_5_rerank", "c3_matcher")]
+            return found.format(needed=f"needed by {', '.join(users)}")
+        users = [slug.removesuffix("_cuda") for slug in self.consumers if slug != "c1_vio"]
+        everybody = "c1_vio, c2_vpr, c2_5_rerank, c3_matcher, c3_5_adhop, c4_pose"
+        needed = f"needed by {', '.join(users)}" if users else f"no consumer is configured, {everybody} would need it"
+        return (
+            f"pre_constructed['c7_inference'] cannot be built: {found}; {needed}. The airborne binary runs one of:"
+            " tensorrt (BUILD_TENSORRT_RUNTIME=ON), pytorch_fp16 (BUILD_PYTORCH_FP16_RUNTIME=ON); configure it as"
+            " config.components['c7_inference'].runtime"
+        )
 
 
 @pytest.mark.parametrize("mode", ["airborne", "replay"])
 @pytest.mark.parametrize("consumers", CONSUMERS.values(), ids=CONSUMERS)
 @pytest.mark.parametrize("torch_is_here", [True, False], ids=["torch", "no torch"])
-@pytest.mark.parametrize("runtime", [None, *FLAGS])
+@pytest.mark.parametrize(
+    ("runtime", "with_lightglue"), [(None, False), *product(FLAGS, (True, False))], ids=lambda value: str(value)
+)
 def test_what_is_seeded_follows_from_runtime_flags_consumers_and_mode(
     binary: Binary,
     monkeypatch: pytest.MonkeyPatch,
     lightglue: Path,
     runtime: str | None,
+    with_lightglue: bool,
     torch_is_here: bool,
     consumers: tuple[str, ...],
     mode: str,
@@ -203,7 +243,7 @@ def test_what_is_seeded_follows_from_runtime_flags_consumers_and_mode(
     if "c1_vio" in consumers:
         blocks["c1_vio"] = {"strategy": "klt_ransac"}
     if runtime is not None:
-        blocks["c7_inference"] = {"runtime": runtime, "lightglue_engine": lightglue}
+        blocks["c7_inference"] = {"runtime": runtime, "lightglue_engine": lightglue if with_lightglue else None}
     config = Config(mode=mode, components=blocks)  # type: ignore[arg-type]
 
     for states in product((True, False), repeat=3):
@@ -211,18 +251,18 @@ def test_what_is_seeded_follows_from_runtime_flags_consumers_and_mode(
         for name, flag in FLAGS.items():
             monkeypatch.setenv(flag, "ON" if on[name] else "OFF")
         raw_before, supervised_before = len(binary.raw), len(binary.supervisions)
-        expected = expected_of(runtime, on, torch_is_here, consumers, mode)
+        expected = Cell(mode, runtime, on, torch_is_here, with_lightglue, consumers).expected()
         found: set[str] | str
         try:
             found = set(binary.build(config))
         except AirborneBootstrapError as error:
             found = str(error)
         assert found == expected, on
-        built = 1 if expected in ({"c7_inference"}, {"c7_inference", "c3_lightglue_runtime"}) else 0
+        flies = isinstance(expected, set) and "c7_inference" in expected
         only_lightglue_failed = isinstance(expected, str) and "lightglue_engine is not set" in expected
         assert len(binary.raw) - raw_before == len(binary.supervisions) - supervised_before
-        assert len(binary.raw) - raw_before == (1 if only_lightglue_failed else built)
-        assert binary.alive[supervised_before:] == ([False] if only_lightglue_failed else [True] * built)
+        assert len(binary.raw) - raw_before == (1 if flies or only_lightglue_failed else 0)
+        assert binary.alive[supervised_before:] == ([False] if only_lightglue_failed else [True] * flies)
         for supervision in binary.supervisions[supervised_before:]:
             supervision.stop()
 
@@ -282,9 +322,9 @@ def test_an_unconfigured_binary_runs_the_workstation_baseline(monkeypatch: pytes
     for flag in FLAGS.values():
         monkeypatch.delenv(flag, raising=False)
     seeds = build_pre_constructed(Config())
-    assert list(seeds) == ["c7_inference"]
+    assert list(seeds) == ["c7_inference", "c7_supervision"]
     assert seeds["c7_inference"].current_runtime_label() == "pytorch_fp16[cpu]"
-    seeds["c7_inference"].stop()
+    seeds["c7_supervision"].stop()
 
 
 def test_airborne_flags_are_those_of_the_factory() -> None:
@@ -401,7 +441,8 @@ def test_a_key_that_is_missing_is_named_with_the_component_that_needs_it(binary:
     with pytest.raises(AirborneBootstrapError) as refusal:
         compose_root(config, seeds)
     assert str(refusal.value) == (
-        "c3_matcher needs pre_constructed['c3_lightglue_runtime'], which is missing; found c7_inference."
+        "c3_matcher needs pre_constructed['c3_lightglue_runtime'], which is missing; found c7_inference,"
+        " c7_supervision."
         " build_pre_constructed(config) builds c7_inference and c3_lightglue_runtime, others are the binary's own"
     )
 

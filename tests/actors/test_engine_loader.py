@@ -273,10 +273,10 @@ def test_a_supervisor_that_dies_of_an_order_leaves_nobody_waiting(
 
 @pytest.mark.parametrize("model", ["vpr", "other"])
 def test_a_runtime_that_was_stopped_gives_no_handles_also_of_what_it_had_loaded(
-    fake: FakeRuntime, runtime: SupervisedRuntime, model: str
+    fake: FakeRuntime, world: SteppedWorld, runtime: SupervisedRuntime, model: str
 ) -> None:
     runtime.deserialize_engine(fake.entry("other"))
-    runtime.stop()
+    world.supervision.stop()
     with pytest.raises(EngineDeserializeError, match=f"{model}: expected a runtime that flies, found one that was sto"):
         runtime.deserialize_engine(fake.entry(model))
 

@@ -156,12 +156,12 @@ def test_what_a_newer_frame_pushes_out_is_told_that_it_was_shed() -> None:
 def test_after_a_stop_every_call_is_told_so() -> None:
     world, runtime, vpr = fly(FINE)
     with world:
-        runtime.stop()
+        world.supervision.stop()
         with pytest.raises(RequestRejectedError) as caught:
             runtime.infer(vpr, IMAGE)
         assert caught.value.reason == "shutting_down"
         runtime.release_engine(vpr)
-        runtime.stop()
+        world.supervision.stop()
 
 
 def test_a_ctrl_c_in_a_call_gives_the_request_up() -> None:

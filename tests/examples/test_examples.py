@@ -96,6 +96,21 @@ def test_an_example_without_its_argument_says_how_it_is_run(name: str) -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("name", ["async_consumer.py", "actor_consumer.py", "thermal_subscription.py"])
+def test_an_example_that_is_refused_says_why_in_one_line(name: str, tmp_path: Path) -> None:
+    result = run_example(name, tmp_path / "missing")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("refused: ")
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "0", "-3", "1e9"])
+def test_a_flight_of_no_length_is_no_usage_of_the_airborne_example(seconds: str) -> None:
+    result = run_example("airborne.py", f"--for={seconds}")
+    assert result.returncode == 2
+    assert f"expected 1 to 3600 seconds, found {seconds}" in result.stderr
+
+
 def test_no_example_goes_untested() -> None:
     sources = [path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py")]
     assert [
