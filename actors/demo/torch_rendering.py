@@ -87,7 +87,14 @@ def save_exported_program(model: onnx.ModelProto, path: Path, *, extent_max: int
     with torch.no_grad():
         module = torch_module(model, torch.float16)
         program = torch.export.export(module, tuple(examples), dynamic_shapes=dynamic, strict=False)
+    _forget_sources(program)
     torch.export.save(program, path)
+
+
+def _forget_sources(program: torch.export.ExportedProgram) -> None:
+    """Leave out where this file lies: a network is the same bytes, whatever checkout it was exported in."""
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
 
 
 def _steps(model: onnx.ModelProto, weights: Weights, dtype: torch.dtype) -> list[Step]:

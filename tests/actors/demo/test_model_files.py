@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from runtimes.flight_plan_file import read_flight_plan
 
 pytest.importorskip("onnx")
 
+ROOT = Path(__file__).parents[3]
 TINY = NetworkSizes(
     dtype="float16",
     backbone=BackboneSize(image_px=32, patch_px=16, width=32, heads=2, blocks=1, descriptor=16),
@@ -106,6 +108,15 @@ def test_writing_again_gives_the_same_files(tmp_path: Path) -> None:
     once = {name: path.read_bytes() for name, path in write_models(tmp_path, "onnx_trt_ep").items()}
     again = {name: path.read_bytes() for name, path in write_models(tmp_path, "onnx_trt_ep").items()}
     assert once == again
+
+
+@pytest.mark.torch
+def test_a_program_does_not_say_where_its_source_code_lies(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="torch comes with the extra `torch`")
+    here = str(ROOT).encode()
+    for path in write_models(tmp_path, "pytorch_fp16").values():
+        with zipfile.ZipFile(path) as archive:
+            assert [name for name in archive.namelist() if here in archive.read(name)] == []
 
 
 def test_a_folder_that_cannot_be_written_is_refused_by_name(tmp_path: Path) -> None:
