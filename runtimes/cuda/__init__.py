@@ -1,0 +1,1 @@
+"""One CUDA device behind a small port: memory, streams, events and graphs."""
