@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -190,6 +190,10 @@ class Streams:
             if stream is not None:
                 stream.capture = None
 
+    def count_nodes(self, graph: int) -> int:
+        with self._lock:
+            return len(_found(self.graphs, graph))
+
     def instantiate(self, graph: int) -> int:
         with self._lock:
             work = list(_found(self.graphs, graph))
@@ -231,7 +235,7 @@ class Streams:
                 work()
 
 
-def _found(things: dict[int, Thing], handle: int) -> Thing:
+def _found(things: Mapping[int, Thing], handle: int) -> Thing:
     found = things.get(handle)
     if found is None:
         raise DeviceError(400)

@@ -243,6 +243,12 @@ def cudaStreamEndCapture(stream: HandleLike) -> tuple[cudaError_t, cudaGraph_t |
     return cudaError_t(code), None if code else cudaGraph_t(graph)  # type: ignore[arg-type]
 
 
+def cudaGraphGetNodes(graph: HandleLike, numNodes: int = 0) -> tuple[cudaError_t, list[object] | None, int | None]:
+    """As asked without a count: how many, and no list."""
+    code, count = DEVICE.call("cudaGraphGetNodes", lambda: DEVICE.streams.count_nodes(int(graph)))
+    return cudaError_t(code), None if code else [], count  # type: ignore[return-value]
+
+
 def cudaGraphInstantiateWithFlags(graph: HandleLike, flags: int) -> tuple[cudaError_t, cudaGraphExec_t | None]:
     code, handle = DEVICE.call("cudaGraphInstantiateWithFlags", lambda: DEVICE.streams.instantiate(int(graph)))
     return cudaError_t(code), None if code else cudaGraphExec_t(handle)  # type: ignore[arg-type]
