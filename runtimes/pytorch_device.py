@@ -1,15 +1,12 @@
-"""Whether torch and the configured device are here, and where a tensor lies."""
+"""Whether torch and the configured device are here."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Mapping
 from types import ModuleType
 
-import numpy as np
-
-from messages import InvalidInputError, RuntimeNotAvailableError, Tensor
+from messages import RuntimeNotAvailableError
 
 _OPENS_PROGRAMS = "torch._export.serde.serialize"
 """What torch imports for the first program that it opens: 70 MB, which are in no engine's measurement."""
@@ -40,23 +37,4 @@ def require_cuda(torch: ModuleType, index: int) -> None:
             f"pytorch_fp16[cuda:{index}]: expected a CUDA device {index}, found {count} with torch"
             f" {torch.__version__} ({build}); install the driver and a CUDA build of torch, or configure device ="
             ' "cpu" explicitly'
-        )
-
-
-def on_cuda(tensor: object) -> bool:
-    """Whether a tensor lies on a CUDA device: DLPack's device type 2."""
-    if isinstance(tensor, np.ndarray) or not isinstance(tensor, Tensor):
-        return False
-    return int(tensor.__dlpack_device__()[0]) == 2
-
-
-def check_devices(model: str, inputs: Mapping[str, Tensor], device: str) -> None:
-    """Device tensors come all together, and on the engine's device. Raises InvalidInputError."""
-    index = int(device.rpartition(":")[2])
-    strangers = [
-        name for name, tensor in inputs.items() if not on_cuda(tensor) or int(tensor.__dlpack_device__()[1]) != index
-    ]
-    if strangers:
-        raise InvalidInputError(
-            f"{model}: expected all inputs on {device} or all as NumPy arrays, found {', '.join(strangers)} elsewhere"
         )

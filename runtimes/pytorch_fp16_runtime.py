@@ -22,11 +22,12 @@ from messages import (
     ThermalState,
 )
 from runtimes.config import C7InferenceConfig
+from runtimes.cuda.device_tensor import check_devices, on_cuda
 from runtimes.exported_model import ExportedModelError, audit_fp16, describe_exported, open_exported
 from runtimes.host import detect_host
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, EngineHandle
 from runtimes.no_thermal_feed import NoThermalFeed
-from runtimes.pytorch_device import check_devices, import_torch, on_cuda, require_cuda
+from runtimes.pytorch_device import import_torch, require_cuda
 from runtimes.pytorch_errors import error_of_resource, error_of_run
 from runtimes.pytorch_handle import PytorchHandle
 from runtimes.resident_engines import ResidentEngines

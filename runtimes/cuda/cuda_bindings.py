@@ -119,8 +119,8 @@ class _CudaDevice:
         return CudaEvent(self._calls)
 
     def check(self) -> None:
-        # On a stream of its own: the whole device may not be synchronised while a stream anywhere is captured (CUDA C++
-        # Programming Guide 12.6, 3.2.8.7.3.3, prohibited operations), and another engine's work is not its concern.
+        # On a stream of its own: a device may not be synchronised while any of its streams is captured (CUDA C++
+        # Programming Guide, "Prohibited and Unhandled Operations"), and another engine's work is not its concern.
         self._calls.attempt("cudaGetLastError")
         self.make_current()
         self._probe_stream.fill(self._probe.address, 0, _PROBE_BYTES)

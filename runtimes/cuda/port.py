@@ -71,7 +71,8 @@ class Graph(Protocol):
 class Stream(Protocol):
     """Work in order, beside every other stream: none waits for the default stream, nor it for them.
 
-    The copies are asynchronous: both sides stay untouched, and allocated, until `synchronize`.
+    The copies are asynchronous: both sides stay untouched, and allocated, until `synchronize`. A host address lies in
+    pinned memory: a copy from or to any other may wait for the stream.
     """
 
     @property

@@ -32,7 +32,7 @@ class _Handle:
 
 
 class CudaEvent(_Handle):
-    """`Event`, without timing, which CUDA's manual says is the fastest to wait for."""
+    """`Event`, without timing: cudaEventDisableTiming, which the Runtime API manual says performs best."""
 
     _DESTROY = "cudaEventDestroy"
 

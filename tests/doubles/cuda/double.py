@@ -25,6 +25,12 @@ __all__ = ["DEVICE", "Device", "DeviceError"]
 WORK = "work"
 """The name under which `fail` knows a piece of queued work."""
 
+_BOUND = {"cudaMalloc", "cudaHostAlloc", "cudaMemGetInfo", "cudaStreamCreateWithFlags", "cudaEventCreateWithFlags"} | {
+    "cudaGraphInstantiateWithFlags",
+    "cudaGraphLaunch",
+}
+"""What the calling thread's current device decides: CUDA C++ Programming Guide, "Stream and Event Behavior"."""
+
 
 @dataclass
 class Failure:
@@ -42,12 +48,13 @@ class Device:
         """A fresh device: 8 GiB, nothing allocated, nothing failing, as CUDA_DOUBLE says."""
         self.device_count = 1
         self.driver_version = 12060
-        self.memory = Memory()
+        self._misuses: list[str] = []
+        self.memory = Memory(self._misuses)
         self.streams = Streams()
         self.calls: list[str] = []
         self._sticky: int | None = None
         self._failures: list[Failure] = []
-        self._last = threading.local()
+        self._thread = threading.local()
         self._lock = threading.RLock()
         told = json.loads(os.environ.get("CUDA_DOUBLE", "{}"))
         self.device_count = told.get("device_count", self.device_count)
@@ -81,8 +88,8 @@ class Device:
         ]
 
     def misuses(self) -> list[str]:
-        """Each use after free, second free and address that is nobody's, in words."""
-        return list(self.memory.misuses)
+        """Each use after free, second free, address that is nobody's and work of a thread without device, in words."""
+        return list(self._misuses)
 
     def queued(self) -> int:
         """How many pieces of work wait for a synchronise."""
@@ -118,6 +125,14 @@ class Device:
         if capture is not None:
             capture.invalid = True
 
+    def note_misuse(self, line: str) -> None:
+        self._misuses.append(line)
+
+    def require_bound(self, what: str) -> None:
+        """Note a misuse where the calling thread never chose the device: CUDA would silently take device 0."""
+        if not getattr(self._thread, "bound", False):
+            self.note_misuse(f"{what} on a thread that has no current device")
+
     def bytes_at(self, address: int, size_bytes: int) -> npt.NDArray[np.uint8]:
         """A view of device or pinned memory. Raises DeviceError 700, and notes the misuse, where it is not live."""
         return self.memory.require(address, size_bytes)
@@ -129,9 +144,16 @@ class Device:
 
     # How `cuda.bindings.runtime` calls it.
 
+    def bind(self, index: int) -> None:
+        if not 0 <= index < self.device_count:
+            raise DeviceError(101)
+        self._thread.bound = True
+
     def call(self, name: str, answer: Callable[[], object]) -> tuple[int, object]:
         """(code, value) of one call; the value is None where the code is not 0."""
         self.calls.append(name)
+        if name in _BOUND:
+            self.require_bound(name)
         try:
             self._refuse()
             self._injected(name)
@@ -139,14 +161,14 @@ class Device:
         except DeviceError as error:
             if error.code in STICKY:
                 self.poison(error.code)
-            self._last.code = error.code
+            self._thread.code = error.code
             return error.code, None
 
     def last_error(self) -> int:
         """CUDA's manual: returned and reset. Without a driver, and after a sticky error, it is there again at once."""
         self.calls.append("cudaGetLastError")
-        code = self.error_code or getattr(self._last, "code", 0)
-        self._last.code = 0
+        code = self.error_code or getattr(self._thread, "code", 0)
+        self._thread.code = 0
         return code
 
     def _refuse(self) -> None:

@@ -30,8 +30,11 @@ class cudaError_t(IntEnum):
     cudaErrorLaunchFailure = 719
     cudaErrorStreamCaptureUnsupported = 900
     cudaErrorStreamCaptureInvalidated = 901
+    cudaErrorStreamCaptureMerge = 902
     cudaErrorStreamCaptureUnmatched = 903
+    cudaErrorStreamCaptureUnjoined = 904
     cudaErrorStreamCaptureIsolation = 905
+    cudaErrorStreamCaptureImplicit = 906
     cudaErrorCapturedEvent = 907
     cudaErrorStreamCaptureWrongThread = 908
     cudaErrorUnknown = 999
@@ -56,8 +59,11 @@ TEXTS = {
     719: "unspecified launch failure",
     900: "operation not permitted when stream is capturing",
     901: "operation failed due to a previous error during capture",
+    902: "operation would result in a merge of separate capture sequences",
     903: "capture was not ended in the same stream as it began",
+    904: "capturing stream has unjoined work",
     905: "dependency created on uncaptured work in another stream",
+    906: "operation would make the legacy stream depend on a capturing blocking stream",
     907: "operation not permitted on an event last recorded in a capturing stream",
     908: "attempt to terminate a thread-local capture sequence from another thread",
     999: "unknown error",

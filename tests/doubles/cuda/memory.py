@@ -14,7 +14,7 @@ import numpy.typing as npt
 from .error_codes import DeviceError
 
 ALIGNMENT = 256
-"""CUDA C++ Programming Guide 12.6, 5.3.2: an address from an allocation routine is aligned to 256 bytes at least."""
+"""CUDA C++ Programming Guide, "Device Memory Accesses": what an allocation routine returns is aligned to 256 bytes."""
 
 FRESH, FREED = 0xCD, 0xDD
 _FILLED_BYTES = 1 << 20
@@ -34,12 +34,12 @@ class Block:
 class Memory:
     """Every block by its address. Freed ones stay readable for a while, full of 0xDD, so that a late reader lives.
 
-    `misuses` says in words each use after free, each second free and each address that is nobody's.
+    Each use after free, second free and address that is nobody's goes to `misuses` in words.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, misuses: list[str]) -> None:
         self.total_bytes = 8 << 30
-        self.misuses: list[str] = []
+        self.misuses = misuses
         self._live: dict[int, Block] = {}
         self._freed: OrderedDict[int, Block] = OrderedDict()
         self._lock = threading.RLock()

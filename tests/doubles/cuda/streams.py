@@ -3,8 +3,8 @@
 So a missing synchronise shows as stale bytes, and memory that is freed too early as an illegal address. Both are
 stricter than a device, which may have run the work by then, and than cudaFree, which may wait for it.
 
-Captures keep to the chapter "CUDA Graphs" (stream capture) of CUDA's C++ Programming Guide 12.6 and to the text of
-`cudaThreadExchangeStreamCaptureMode` and `cudaStreamEndCapture` in the Runtime API manual.
+Captures keep to "Prohibited and Unhandled Operations" and "Invalidation" of the CUDA C++ Programming Guide, and to
+what the Runtime API manual says of `cudaThreadExchangeStreamCaptureMode` and `cudaStreamEndCapture`.
 """
 
 from __future__ import annotations

@@ -102,11 +102,7 @@ def cudaGetDeviceCount() -> tuple[cudaError_t, int | None]:
 
 
 def cudaSetDevice(device: int) -> Code:
-    def choose() -> None:
-        if not 0 <= device < DEVICE.device_count:
-            raise DeviceError(101)
-
-    return _status("cudaSetDevice", choose)
+    return _status("cudaSetDevice", lambda: DEVICE.bind(device))
 
 
 def cudaMemGetInfo() -> tuple[cudaError_t, int | None, int | None]:
@@ -149,8 +145,8 @@ def cudaMemsetAsync(devPtr: int, value: int, count: int, stream: HandleLike) -> 
 def cudaMemcpyAsync(dst: int, src: int, count: int, kind: cudaMemcpyKind, stream: HandleLike) -> Code:
     """Between the device and pinned memory at the synchronise.
 
-    Pageable memory of the host as CUDA's manual says ("API synchronization behavior"): read before the call returns
-    on the way to the device; on the way back the call returns when the copy is over.
+    A copy from or to pageable memory of the host "might be synchronous", and "the driver may synchronize with the
+    stream" (Runtime API manual, "API synchronization behavior"): it is carried out at once, and is noted as a misuse.
     """
     target, source, size, handle = int(dst), int(src), _size(count), int(stream)
 
@@ -159,12 +155,15 @@ def cudaMemcpyAsync(dst: int, src: int, count: int, kind: cudaMemcpyKind, stream
             _check_on_device(target, size)
             pinned = DEVICE.memory.find(source, size)
             staged = None if pinned is not None else ctypes.string_at(source, size)
+            if staged is not None:
+                DEVICE.note_misuse(f"{size} bytes were copied to the device from pageable memory")
             DEVICE.enqueue(handle, lambda: _copy(target, source, size, staged))
         elif kind == cudaMemcpyKind.cudaMemcpyDeviceToHost:
             _check_on_device(source, size)
             if DEVICE.memory.find(target, size) is not None:
                 DEVICE.enqueue(handle, lambda: _copy(target, source, size, None))
             else:
+                DEVICE.note_misuse(f"{size} bytes were copied from the device to pageable memory")
                 DEVICE.enqueue(handle, lambda: _copy_out(target, source, size))
                 if not DEVICE.capturing(handle):
                     DEVICE.streams.drain(handle)
