@@ -91,6 +91,13 @@ class Device:
         """Each use after free, second free, address that is nobody's and work of a thread without device, in words."""
         return list(self._misuses)
 
+    def take_misuse(self) -> str:
+        """The last misuse, which is no longer one."""
+        return self._misuses.pop()
+
+    def forget_misuses(self) -> None:
+        self._misuses.clear()
+
     def queued(self) -> int:
         """How many pieces of work wait for a synchronise."""
         return sum(len(stream.queue) for stream in self.streams.streams.values())

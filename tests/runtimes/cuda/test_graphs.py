@@ -69,7 +69,7 @@ def test_a_graph_whose_memory_was_freed_is_seen_at_its_launch(loop: Loop, device
     loop.stream.launch(graph)
     with pytest.raises(DeviceFaultError):
         loop.stream.synchronize()
-    assert "were used after" in device.memory.misuses.pop()
+    assert "were used after" in device.take_misuse()
 
 
 @pytest.mark.parametrize(

@@ -81,14 +81,14 @@ def test_memory_that_is_freed_while_queued_work_uses_it_is_seen(cuda: Cuda, devi
     block.free()
     with pytest.raises(DeviceFaultError, match=r"cudaErrorIllegalAddress \(700\)"):
         stream.synchronize()
-    assert "were used after their device block was freed" in device.memory.misuses.pop()
+    assert "were used after their device block was freed" in device.take_misuse()
 
 
 def test_a_copy_past_the_end_of_a_block_is_refused_at_the_call(cuda: Cuda, device: Device) -> None:
     stream, block, pinned = cuda.open_stream(), cuda.allocate(16), cuda.allocate_pinned(32)
     with pytest.raises(InferenceError, match=r"cudaMemcpyAsync: invalid argument; cudaErrorInvalidValue \(1\)"):
         stream.copy_to_device(block.address, pinned.address, 32)
-    assert "reach past the end" in device.memory.misuses.pop()
+    assert "reach past the end" in device.take_misuse()
     release_all((stream.close, block.free, pinned.free))
 
 
