@@ -25,6 +25,15 @@ __all__ = ["DEVICE", "Device", "DeviceError"]
 WORK = "work"
 """The name under which `fail` knows a piece of queued work."""
 
+UNPROVEN = (
+    "cudaFree, cudaHostAlloc and cudaFreeHost end a capture of their own thread; the manual names cudaMalloc only",
+    "cudaMemcpyAsync refuses an address past the end of a block with cudaErrorInvalidValue, at the call",
+    "a sticky error comes back from every call, cudaFree and the making of streams included",
+    "cudaStreamEndCapture ends the capture when it fails, but for the errors 903 and 908",
+    "cudaErrorContextIsDestroyed comes back from every call as a sticky error does",
+)
+"""What is belief here: no line of NVIDIA's manual says it, and no device was asked."""
+
 _BOUND = {"cudaMalloc", "cudaHostAlloc", "cudaMemGetInfo", "cudaStreamCreateWithFlags", "cudaEventCreateWithFlags"} | {
     "cudaGraphInstantiateWithFlags",
     "cudaGraphLaunch",
