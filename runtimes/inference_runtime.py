@@ -11,6 +11,7 @@ import msgspec
 from messages import Tensor, ThermalState
 from messages.lifecycle import Sha256
 from messages.tensor import RANK_MAX, Name, TensorSpecs
+from runtimes.build_report import BuildReport
 from runtimes.measurements import INT_MAX, AccuracyRecord, Bytes, MemoryUse, PowerMode
 
 Precision = Literal["fp16", "int8", "mixed", "fp32"]
@@ -63,7 +64,8 @@ class EngineCacheEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
     The hashes of the dataset, the calibration cache and the timing cache are None where the build used none.
     `self_test_sha256` is the hash of the known answers beside the engine. `power`, `memory` and `accuracy` are what
-    provisioning measured, and None where an engine was compiled without being provisioned.
+    provisioning measured, and None where an engine was compiled without being provisioned. `build` is what TensorRT was
+    asked for and what it did, None where another library built the engine.
     """
 
     model: Name
@@ -86,6 +88,7 @@ class EngineCacheEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     power: PowerMode | None = None
     memory: MemoryUse | None = None
     accuracy: AccuracyRecord | None = None
+    build: BuildReport | None = None
 
 
 class EngineHandle(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -92,11 +92,9 @@ def narrow_types(data: bytes) -> list[str]:
 
     Without the onnx package, which a compilation needs, that is not known. Raises RuntimeNotAvailableError.
     """
-    try:
-        import onnx
-    except ImportError as error:
-        raise RuntimeNotAvailableError(f"the onnx package cannot be imported ({error})") from error
-    model = onnx.load_model_from_string(data)
+    model = _loaded(data)
+    import onnx
+
     kinds = {tensor.data_type for tensor in _tensors(model)}
     kinds |= {value.type.tensor_type.elem_type for graph in _graphs(model.graph) for value in graph.input}
     nodes = list(_nodes(model))
@@ -105,6 +103,32 @@ def narrow_types(data: bytes) -> list[str]:
     if any(node.op_type in _QUANTIZED_OPS for node in nodes):
         found.append("int8")
     return found
+
+
+def name_nodes(data: bytes, operators: Collection[str]) -> tuple[bytes, tuple[str, ...]]:
+    """The names of all nodes of these operators, in order, and the model in which each has one.
+
+    Where all have one it is the very model that was given. Raises as `narrow_types` does.
+    """
+    model = _loaded(data)
+    nodes = [node for node in _nodes(model) if node.op_type in operators]
+    unnamed = [(index, node) for index, node in enumerate(nodes) if not node.name]
+    taken = {node.name for node in _nodes(model)}
+    for index, node in unnamed:
+        number = index
+        while (name := f"{node.op_type}.{number}") in taken:
+            number += len(nodes)
+        node.name = name
+        taken.add(name)
+    return (model.SerializeToString() if unnamed else data), tuple(node.name for node in nodes)
+
+
+def _loaded(data: bytes) -> ModelProto:
+    try:
+        import onnx
+    except ImportError as error:
+        raise RuntimeNotAvailableError(f"the onnx package cannot be imported ({error})") from error
+    return onnx.load_model_from_string(data)
 
 
 def _parse(source: SourceModel) -> ModelProto:

@@ -24,7 +24,7 @@ from runtimes.store.engine_filename import EngineFilenameSchema
 from runtimes.store.regular_file import read_regular_file, why_unreadable
 from runtimes.store.sha256_sidecar import SIDECAR_MAX_BYTES, Sha256Sidecar, sha256_of, unreadable_file
 
-METADATA_FORMAT = 2
+METADATA_FORMAT = 3
 METADATA_MAX_BYTES = 256 * 1024
 ENGINE_MAX_BYTES = 8 * 1024**3
 SELF_TEST_MAX_BYTES = 256 * 1024**2

@@ -10,6 +10,7 @@ import msgspec
 from messages.errors import EngineStoreError
 from messages.lifecycle import Sha256
 from messages.tensor import TensorSpec
+from runtimes.build_report import BuildReport
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, HostTuple
 from runtimes.measurements import AccuracyRecord, MemoryUse, PowerMode
 from runtimes.source_model import SourceModel
@@ -31,7 +32,7 @@ class BuiltEngine(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """What a runtime's compiler hands over: the bytes that `read_engine` gives back, and what they take and give.
 
     `calibration_cache` is the INT8 calibration cache in the form of `runtimes.calibration`, and the hashes are of the
-    dataset and the timing cache that the build used; None where it used none.
+    dataset and the timing cache that the build used; None where it used none. `report` is that of a TensorRT build.
     """
 
     data: bytes
@@ -41,6 +42,7 @@ class BuiltEngine(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     dataset_sha256: Sha256 | None = None
     calibration_cache: bytes | None = None
     timing_cache_sha256: Sha256 | None = None
+    report: BuildReport | None = None
 
 
 def write_engine(
@@ -80,6 +82,7 @@ def write_engine(
         dataset_sha256=built.dataset_sha256,
         calibration_sha256=None if built.calibration_cache is None else sha256_of(built.calibration_cache),
         timing_cache_sha256=built.timing_cache_sha256,
+        build=built.report,
     )
     contents = {entry.path: built.data}
     if built.calibration_cache is not None:

@@ -145,7 +145,7 @@ def test_another_engine_in_its_place_is_corrupt_though_it_is_whole(entry: Engine
 
 @pytest.mark.parametrize(
     "metadata",
-    [b"{}", b"nonsense", b'{"format": 1}', b'{"format": 2, "path": "x"}', b'{"format": 2}'],
+    [b"{}", b"nonsense", b'{"format": 1}', b'{"format": 3, "path": "x"}', b'{"format": 3}'],
 )
 def test_metadata_that_contradicts_what_it_is_of_is_corrupt(entry: EngineCacheEntry, metadata: bytes) -> None:
     metadata_path(entry.path).write_bytes(metadata)

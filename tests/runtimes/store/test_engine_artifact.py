@@ -191,7 +191,7 @@ def edit(entry: EngineCacheEntry, change: Callable[[dict[str, object]], object])
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda fields: fields.update(format=1), "expected metadata format 2, found 1"),
+        (lambda fields: fields.update(format=2), "expected metadata format 3, found 2"),
         (lambda fields: fields.update(colour="red"), "unknown field `colour`"),
         (lambda fields: fields.update(path="/etc/passwd"), "unknown field `path`"),
         (lambda fields: fields.pop("host"), "missing required field `host`"),
@@ -376,7 +376,7 @@ def test_an_engine_that_is_named_through_a_linked_folder_is_read_from_where_it_l
     [
         lambda data: data + b"\n",
         lambda data: data.replace(b'"model": "vpr"', b'"model": "other",\n  "model": "vpr"'),
-        lambda data: data.replace(b'"format": 2,', b'"format": 2.0,'),
+        lambda data: data.replace(b'"format": 3,', b'"format": 3.0,'),
         lambda data: data.replace(b'"build_ns": ', b'"build_ns":  '),
     ],
 )
