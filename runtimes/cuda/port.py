@@ -86,7 +86,10 @@ class Stream(Protocol):
     def copy_on_device(self, address: int, source_address: int, size_bytes: int) -> None: ...
 
     def synchronize(self) -> None:
-        """Wait until all work is done, and raise what it met. Lets other Python threads run."""
+        """Wait until all work is done, and raise what it met. Lets other Python threads run.
+
+        CUDA knows no limit for this wait: whoever runs an engine is watched from another thread.
+        """
 
     def record(self, event: Event) -> None: ...
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from .error_codes import DeviceError
+from .error_codes import STICKY, DeviceError
 
 Work = Callable[[], None]
 """Runs on the device. Raises DeviceError; anything else it raises is a fault of the double and comes through."""
@@ -37,6 +37,7 @@ class Capture:
 @dataclass
 class Stream:
     handle: int
+    flags: int = 0
     queue: deque[Work] = field(default_factory=deque)
     queued: int = 0
     done: int = 0
@@ -62,10 +63,10 @@ class Streams:
         self._lock = threading.RLock()
         self._device = threading.RLock()  # one piece of work at a time
 
-    def open_stream(self) -> int:
+    def open_stream(self, flags: int) -> int:
         with self._lock:
             handle = next(self._handles)
-            self.streams[handle] = Stream(handle)
+            self.streams[handle] = Stream(handle, flags)
             return handle
 
     def open_event(self) -> int:
@@ -93,7 +94,7 @@ class Streams:
             stream.queued += 1
 
     def drain(self, handle: int) -> None:
-        """Run what is queued. Raises the first DeviceError; the work behind it is lost, as on a poisoned device."""
+        """Run what is queued. Raises the first DeviceError: a sticky one at once, others after all work."""
         with self._lock:
             stream = self.stream(handle)
             if stream.capture is not None:
@@ -225,14 +226,22 @@ class Streams:
                 stream.done = stream.queued
 
     def _run(self, stream: Stream, last: int) -> None:
+        first: DeviceError | None = None
         with self._device:
             while stream.done < last:
                 with self._lock:
                     if not stream.queue:
-                        return
+                        break
                     work = stream.queue.popleft()
                     stream.done += 1
-                work()
+                try:
+                    work()
+                except DeviceError as error:
+                    if error.code in STICKY:
+                        raise
+                    first = first or error
+        if first is not None:
+            raise first
 
 
 def _found(things: Mapping[int, Thing], handle: int) -> Thing:

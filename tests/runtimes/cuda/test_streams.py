@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -110,6 +111,40 @@ def test_an_event_is_over_when_the_work_before_it_is_and_not_that_behind_it(
     assert device.queued() == 1
     assert (path.result.array == 255).all()
     event.close()
+
+
+def test_no_stream_waits_for_the_default_one(cuda: Cuda, path: Path, device: Device) -> None:
+    opened = [stream for handle, stream in device.streams.streams.items() if handle]
+    assert len(opened) == 2
+    assert {stream.flags for stream in opened} == {1}
+
+
+def test_an_error_that_passes_is_raised_once_and_the_work_behind_it_is_done(path: Path, device: Device) -> None:
+    device.fail("work", 701)
+    path.there()
+    path.back()
+    with pytest.raises(TransientInferenceError):
+        path.stream.synchronize()
+    path.stream.synchronize()
+    assert (path.result.array == 0xCD).all()
+
+
+def test_threads_work_on_streams_of_their_own_at_the_same_time(cuda: Cuda) -> None:
+    def run(value: int) -> bool:
+        stream, given, block = cuda.open_stream(), cuda.allocate_pinned(SIZE), cuda.allocate(SIZE)
+        result = cuda.allocate_pinned(SIZE)
+        right = True
+        for _ in range(50):
+            given.array[:] = value
+            stream.copy_to_device(block.address, given.address, SIZE)
+            stream.copy_to_host(result.address, block.address, SIZE)
+            stream.synchronize()
+            right = right and bool((result.array == value).all())
+        release_all((stream.close, given.free, block.free, result.free))
+        return right
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(run, range(4), timeout=60)) == [True] * 4
 
 
 def test_a_stream_that_is_closed_ends_its_work_first(path: Path) -> None:

@@ -198,7 +198,7 @@ def _copy_out(target: int, source: int, size: int) -> None:
 
 
 def cudaStreamCreateWithFlags(flags: int) -> tuple[cudaError_t, cudaStream_t | None]:
-    code, handle = DEVICE.call("cudaStreamCreateWithFlags", DEVICE.streams.open_stream)
+    code, handle = DEVICE.call("cudaStreamCreateWithFlags", lambda: DEVICE.streams.open_stream(flags))
     return cudaError_t(code), None if code else cudaStream_t(handle)  # type: ignore[arg-type]
 
 
