@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Protocol
 
 import msgspec
 
 from messages.errors import printable
 from runtimes.build_report import LINE_MAX_CHARS, WARNINGS_MAX
+from runtimes.tensorrt.faults import LogLine
 from runtimes.tensorrt.recipe import EngineRecipe
 
 _MIB = 1024**2
@@ -33,16 +33,6 @@ _SKIPPED = re.compile(r"Skipping tactic .*?due to insuff?icient memory on reques
 _REQUEST = re.compile(r"Tactic Device request: (\d+)\s*MB Available: (\d+)\s*MB")
 _UNSCALED = re.compile(r"Missing scale and zero-point for tensor (.+?), expect fall back", re.DOTALL)
 _WARNING = "WARNING"
-
-
-class LogLine(Protocol):
-    """One line of TensorRT's log; `severity` is its name in `ILogger.Severity`."""
-
-    @property
-    def severity(self) -> str: ...
-
-    @property
-    def text(self) -> str: ...
 
 
 class BuildFindings(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from messages import ConfigError, EngineDeserializeError, EngineStoreError, TensorSpec
+from runtimes.build_report import BuildReport
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, HostTuple
 from runtimes.source_model import SourceModel, read_source
 from runtimes.store.engine_artifact import (
@@ -409,3 +410,31 @@ def test_a_number_that_no_machine_has_is_refused(entry: EngineCacheEntry, place:
     Sha256Sidecar.path_for(entry.path).write_bytes(sidecar_of(entry, data).format())
     with pytest.raises(EngineDeserializeError, match=f"not an engine's metadata: .*{place[-1]}"):
         read_entry(entry.path)
+
+
+def test_what_tensorrt_was_asked_for_and_did_is_read_back_with_the_engine(tmp_path: Path) -> None:
+    report = BuildReport(
+        builder="trtexec",
+        tensorrt="10.3.0.30",
+        strongly_typed=False,
+        flags=("FP16", "INT8"),
+        command=("/usr/src/tensorrt/bin/trtexec", "--fp16"),
+        layer_precisions={"fp16": 12, "int8": 30, "moved": 2},
+        skipped_tactics=3,
+        missing_scales=0,
+        warnings=("a tactic was slow",),
+        activation_bytes=(1024,),
+    )
+    entry = write_engine(
+        tmp_path,
+        "vpr",
+        SourceModel(Path("/models/ultravpr.onnx"), b"source", sha256_of(b"source")),
+        BuiltEngine(data=ENGINE, inputs={}, outputs={}, build_tool="tensorrt 10.3.0.30 (trtexec)", report=report),
+        BuildConfig(precision="fp16"),
+        "tensorrt",
+        HOST,
+        1,
+    )
+
+    assert read_entry(entry.path).build == report
+    assert write(tmp_path / "other").build is None

@@ -1,0 +1,47 @@
+"""One build, as every builder is given it, and what a builder hands back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import msgspec
+
+from runtimes.tensorrt.calibrator import Calibrator
+from runtimes.tensorrt.faults import LogLine
+from runtimes.tensorrt.progress import Monitor
+from runtimes.tensorrt.recipe import EngineRecipe
+
+TRTEXEC_TIMEOUT_S = 4 * 3600.0
+
+
+class BuildJob(msgspec.Struct, frozen=True, eq=False, kw_only=True):
+    """`onnx` is the audited model in a folder of its own, where a builder may write.
+
+    `log` is the process-wide logger. `calibrator` is there where the recipe is calibrated, and `scales` is a trusted
+    calibration table where there is one. `timings` fit this device. `cancelled` gives a reason once the build is to
+    end, else "".
+    """
+
+    trt: ModuleType
+    log: object
+    recipe: EngineRecipe
+    onnx: Path
+    monitor: Monitor
+    device_index: int = 0
+    calibrator: Calibrator | None = None
+    scales: bytes | None = None
+    timings: bytes = b""
+    cancelled: Callable[[], str] = str
+    timeout_s: float = TRTEXEC_TIMEOUT_S
+
+
+class BuiltPlan(msgspec.Struct, frozen=True, eq=False, kw_only=True):
+    """`plan` is None where TensorRT made none. `lines` is the log of a process of its own."""
+
+    plan: bytes | None
+    timings: bytes = b""
+    flags: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    lines: tuple[LogLine, ...] = ()

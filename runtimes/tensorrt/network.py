@@ -1,0 +1,122 @@
+"""A model as TensorRT parsed it, and the part of TensorRT's classes that a build uses.
+
+The parser is given a file: in 10.3 `OnnxParser.parse` touches a Python buffer without the interpreter's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol
+
+from typing_extensions import Buffer
+
+from messages import EngineBuildError
+from messages.errors import printable
+
+_SHOWN = 3
+_TEXT_MAX_CHARS = 300
+
+
+class Layer(Protocol):
+    precision: object
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def metadata(self) -> str: ...
+
+
+class Network(Protocol):
+    @property
+    def num_layers(self) -> int: ...
+    def get_layer(self, index: int) -> Layer: ...
+
+
+class TimingCache(Protocol):
+    def serialize(self) -> Buffer | None: ...
+
+
+class BuilderConfig(Protocol):
+    profiling_verbosity: object
+    builder_optimization_level: int
+    progress_monitor: object
+    int8_calibrator: object
+
+    @property
+    def num_optimization_profiles(self) -> int: ...
+    def set_flag(self, flag: object) -> None: ...
+    def clear_flag(self, flag: object) -> None: ...
+    def get_flag(self, flag: object) -> bool: ...
+    def set_memory_pool_limit(self, pool: object, pool_size: int) -> None: ...
+    def get_memory_pool_limit(self, pool: object) -> int: ...
+    def add_optimization_profile(self, profile: object) -> int: ...
+    def set_calibration_profile(self, profile: object) -> bool: ...
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> TimingCache | None: ...
+    def set_timing_cache(self, cache: TimingCache, ignore_mismatch: bool) -> bool: ...
+    def get_timing_cache(self) -> TimingCache | None: ...
+
+
+class OptimizationProfile(Protocol):
+    def set_shape(self, name: str, smallest: Iterable[int], best: Iterable[int], largest: Iterable[int], /) -> None: ...
+
+
+class Builder(Protocol):
+    def create_network(self, flags: int) -> Network | None: ...
+    def create_builder_config(self) -> BuilderConfig: ...
+    def create_optimization_profile(self) -> OptimizationProfile: ...
+    def build_serialized_network(self, network: Network, config: BuilderConfig) -> Buffer | None: ...
+
+
+class ParsedModel:
+    """Builder, network and parser, which live as long as this does: the network refers to the parser's weights."""
+
+    def __init__(self, trt: ModuleType, log: object, path: Path, *, strongly_typed: bool) -> None:
+        """Raises EngineBuildError with the parser's own words."""
+        self.builder: Builder = trt.Builder(log)
+        # Explicit batch is all that TensorRT 10 has. The flag's number means something else in other versions.
+        flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if strongly_typed else 0
+        network = self.builder.create_network(flags)
+        if network is None:
+            raise EngineBuildError(f"{path}: TensorRT made no network with flags {flags:#x}; its log says why")
+        self.network: Network = network
+        trt.init_libnvinfer_plugins(log, "")
+        self._parser = trt.OnnxParser(network, log)
+        if not self._parser.parse_from_file(str(path)):
+            raise EngineBuildError(f"{path}: TensorRT cannot parse the model: {self._words()}")
+
+    def _words(self) -> str:
+        errors = [self._parser.get_error(index) for index in range(min(self._parser.num_errors, _SHOWN))]
+        said = [f"{error.node_operator()} {error.node_name()}: {error.desc()}".strip() for error in errors]
+        return "; ".join(printable(" ".join(each.split()), _TEXT_MAX_CHARS) for each in said) or "it says no reason"
+
+
+def hold_to_fp32(trt: ModuleType, network: Network, nodes: Iterable[str]) -> tuple[str, ...]:
+    """Constrain the layers that the parser made of these ONNX nodes; returns the layers' names, in their order.
+
+    The parser names a layer after its node, and the further layers of a node say it in their metadata:
+    `[ONNX Layer: NODE]`. Raises EngineBuildError for a node without a layer: its constraint would be lost.
+    """
+    wanted = set(nodes)
+    found: set[str] = set()
+    held = []
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        of = layer.name if layer.name in wanted else _node_of(layer.metadata)
+        if of in wanted:
+            layer.precision = trt.float32
+            found.add(of)
+            held.append(layer.name)
+    lost = sorted(wanted - found)
+    if lost:
+        raise EngineBuildError(
+            f"expected a layer for each operation that mixed holds to fp32, found none for {', '.join(lost[:_SHOWN])};"
+            " give the model precision fp16, or export it in the types that it is to have"
+        )
+    return tuple(held)
+
+
+def _node_of(metadata: str) -> str:
+    _, marked, rest = metadata.partition("[ONNX Layer: ")
+    return rest.partition("]")[0] if marked else ""

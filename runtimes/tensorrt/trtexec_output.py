@@ -1,0 +1,68 @@
+"""What trtexec prints, read: its verdict, its version and TensorRT's own lines.
+
+By samples/common/logging.h and samples/trtexec/trtexec.cpp of tag v10.3.0:
+
+    &&&& RUNNING TensorRT.trtexec [TensorRT v100300] # trtexec --onnx=...
+    [11/24/2026-08:37:49] [I] TensorRT version: 10.3.0
+    [11/24/2026-08:37:49] [W] [TRT] Skipping tactic ...
+    &&&& PASSED TensorRT.trtexec [TensorRT v100300] # trtexec --onnx=...
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+LINES_MAX = 20_000
+"""Kept of TensorRT's warnings and errors. What comes after them is counted."""
+LINE_MAX_CHARS = 2_000
+
+_LINE = re.compile(r"\[\d{2}/\d{2}/\d{4}-\d{2}:\d{2}:\d{2}\] \[(?P<severity>[FEWIV])\] (?:\[TRT\] )?(?P<text>.*)")
+_VERDICT = re.compile(r"&&&& (PASSED|FAILED) TensorRT\.trtexec")
+_VERSION = re.compile(r"TensorRT version: (\d+\.\d+\.\d+)")
+_SEVERITIES = {"F": "INTERNAL_ERROR", "E": "ERROR", "W": "WARNING", "I": "INFO", "V": "VERBOSE"}
+_KEPT = ("INTERNAL_ERROR", "ERROR", "WARNING")
+
+
+class TrtexecLine(msgspec.Struct, frozen=True):
+    """One line of the log, as `build_findings.LogLine` has it."""
+
+    severity: str
+    text: str
+
+
+class TrtexecOutput:
+    """Takes the lines as they come. Bounded, whatever is printed."""
+
+    def __init__(self) -> None:
+        self.verdict = ""
+        """PASSED, FAILED, or "" where it did not come to one."""
+        self.version = ""
+        """TensorRT's version in three parts, "" before it was printed."""
+        self.lines: list[TrtexecLine] = []
+        """Warnings and errors."""
+        self.left_out = 0
+        self.last = ""
+        """The last line of all."""
+
+    def take(self, line: str) -> None:
+        text = line.rstrip()[:LINE_MAX_CHARS]
+        if not text:
+            return
+        self.last = text
+        verdict = _VERDICT.match(text)
+        if verdict is not None:
+            self.verdict = verdict[1]
+            return
+        match = _LINE.match(text)
+        severity = "INFO" if match is None else _SEVERITIES[match["severity"]]
+        said = text if match is None else match["text"]
+        version = _VERSION.match(said)
+        if version is not None and severity == "INFO":
+            self.version = version[1]
+        if severity in _KEPT:
+            if len(self.lines) < LINES_MAX:
+                self.lines.append(TrtexecLine(severity, said))
+            else:
+                self.left_out += 1
