@@ -121,8 +121,6 @@ class CudaStream(_Handle):
         """A call on the way to a graph: what CUDA's table says nothing of is a refusal of the graph."""
         try:
             return self._calls.call(name, *arguments)
-        except CaptureRefusedError:
-            raise
         except InferenceError as error:
             if type(error) is InferenceError:
                 raise CaptureRefusedError(str(error)) from error
@@ -133,4 +131,3 @@ class CudaStream(_Handle):
         code, values = self._calls.attempt("cudaStreamEndCapture", self.handle)
         if code == 0:
             self._calls.attempt("cudaGraphDestroy", *values)
-        self._calls.attempt("cudaGetLastError")

@@ -219,6 +219,15 @@ def test_an_error_that_passes_leaves_a_device_that_answers(cuda: Cuda, path: Pat
     path.stream.synchronize()
 
 
+def test_a_check_forgets_the_last_error_before_it_asks_the_device(cuda: Cuda, path: Path, device: Device) -> None:
+    device.fail("cudaMemcpyAsync", 701)
+    with pytest.raises(TransientInferenceError):
+        path.there()
+    cuda.check()
+    assert device.calls[-4:] == ["cudaGetLastError", "cudaSetDevice", "cudaMemsetAsync", "cudaStreamSynchronize"]
+    assert device.last_error() == 0
+
+
 def test_a_check_waits_for_no_other_stream(cuda: Cuda, path: Path, device: Device) -> None:
     path.there()
     cuda.check()
