@@ -81,7 +81,8 @@ class ParsedModel:
         if network is None:
             raise EngineBuildError(f"{path}: TensorRT made no network with flags {flags:#x}; its log says why")
         self.network: Network = network
-        trt.init_libnvinfer_plugins(log, "")
+        if not trt.init_libnvinfer_plugins(log, ""):
+            raise EngineBuildError(f"{path}: TensorRT's own plugins cannot be registered; its log says why")
         self._parser = trt.OnnxParser(network, log)
         if not self._parser.parse_from_file(str(path)):
             raise EngineBuildError(f"{path}: TensorRT cannot parse the model: {self._words()}")

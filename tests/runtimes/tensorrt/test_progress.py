@@ -78,12 +78,14 @@ def test_a_reason_to_end_is_asked_for_after_each_step_and_remembered(trt: Module
 
 @pytest.mark.parametrize("in_which", ["tell", "cancelled"])
 def test_what_a_callback_of_ours_raises_ends_the_build_and_is_kept(trt: ModuleType, in_which: str) -> None:
-    def broken(*_: object) -> str:
+    def broken() -> str:
         raise RuntimeError("broken")
 
-    monitor = callbacks(
-        progress_monitor(trt, cancelled=broken) if in_which == "cancelled" else progress_monitor(trt, tell=broken)
-    )
+    def tell(text: str) -> None:
+        broken()
+
+    made = progress_monitor(trt, cancelled=broken) if in_which == "cancelled" else progress_monitor(trt, tell=tell)
+    monitor = callbacks(made)
     monitor.phase_start("p", None, 1)
 
     assert not monitor.step_complete("p", 0)
