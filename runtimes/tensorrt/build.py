@@ -9,7 +9,7 @@ from types import ModuleType
 
 import msgspec
 
-from messages import EngineBuildError
+from messages import C7Error, EngineBuildError
 from messages.lifecycle import Sha256
 from runtimes.build_report import BuilderName, BuildReport
 from runtimes.calibration.batch_feed import BatchFeed
@@ -24,7 +24,7 @@ from runtimes.tensorrt.faults import LogLine, error_of_build
 from runtimes.tensorrt.int8_scales import Int8Scales
 from runtimes.tensorrt.log import Listener, TensorrtLog
 from runtimes.tensorrt.network import Builder
-from runtimes.tensorrt.progress import Monitor, progress_monitor
+from runtimes.tensorrt.progress import progress_monitor
 from runtimes.tensorrt.recipe import EngineRecipe
 from runtimes.tensorrt.timings import fitting_timings, keep_timings, read_timings
 from runtimes.tensorrt.with_builder import build_with_api
@@ -37,6 +37,8 @@ _RENDERINGS: dict[BuilderName, Callable[[BuildJob], BuiltPlan]] = {
     "api": build_with_api,
 }
 _CALIBRATED = "its scales are there"
+_NO_OBJECT = "factory function returned nullptr"
+"""What the bindings raise where TensorRT makes no Builder or parser; its log says why."""
 
 
 class TensorrtBuild(msgspec.Struct, frozen=True, eq=False, kw_only=True):
@@ -98,38 +100,52 @@ def build_engine(
                 cancelled=cancelled,
                 timeout_s=trtexec_timeout_s,
             )
-            table = None
-            if calibrator is not None and builder == "trtexec":
-                table = _calibrated(job, calibrator, heard)
-                job = msgspec.structs.replace(job, scales=table)
-            built = _RENDERINGS[builder](job)
-            if built.plan is None:
-                raise _failure(str(onnx), job.monitor, calibrator, (*heard.lines, *built.lines))
-            if calibrator is not None and table is None:
-                table = calibrator.finish()
-        except EngineBuildError as error:
-            raise EngineBuildError(str(error).replace(str(onnx), str(source.path))) from error
+            built, table, lines = _built(job, builder, calibrator, heard)
+        except C7Error as error:
+            raise type(error)(str(error).replace(str(onnx), str(source.path))) from error
         finally:
             if calibrator is not None:
                 calibrator.close()
         report = audited_report(
             trt,
-            open_engine(built.plan),
+            open_engine(built.data),
             recipe,
             built,
             subject=str(source.path),
             builder=builder,
-            lines=(*heard.lines, *built.lines),
+            lines=lines,
             notes=_notes(dropped, heard),
         )
     return TensorrtBuild(
-        data=built.plan,
+        data=built.data,
         build_tool=f"tensorrt {trt.__version__} ({builder})",
         report=report,
         dataset_sha256=None if scales is None else scales.dataset.sha256,
         calibration_cache=None if scales is None or table is None else scales.cache_of(table).encode(),
         timing_cache_sha256=keep_timings(timing_cache_dir, built.timings),
     )
+
+
+def _built(
+    job: BuildJob, builder: BuilderName, calibrator: Calibrator | None, heard: Listener
+) -> tuple[BuiltPlan, bytes | None, Sequence[LogLine]]:
+    """The plan, the calibration table that it was built with, and the log of the process that built it."""
+    table = None
+    try:
+        if calibrator is not None and builder == "trtexec":
+            table = _calibrated(job, calibrator, heard)
+            job = msgspec.structs.replace(job, scales=table)
+        built = _RENDERINGS[builder](job)
+    except TypeError as error:
+        if _NO_OBJECT not in str(error):
+            raise
+        raise _failure(job, calibrator, heard.lines) from error
+    lines = built.lines if builder == "trtexec" else heard.lines
+    if not built.data:
+        raise _failure(job, calibrator, lines)
+    if calibrator is not None and table is None:
+        table = calibrator.finish()
+    return built, table, lines
 
 
 def _notes(dropped_timings: str, heard: Listener) -> tuple[str, ...]:
@@ -161,19 +177,19 @@ def _calibrated(job: BuildJob, calibrator: Calibrator, heard: Listener) -> bytes
     def enough() -> str:
         return job.cancelled() or (_CALIBRATED if calibrator.table is not None or calibrator.failure else "")
 
-    monitor = progress_monitor(job.trt, enough)
-    build_with_api(msgspec.structs.replace(job, monitor=monitor))
+    here = msgspec.structs.replace(job, monitor=progress_monitor(job.trt, enough))
+    build_with_api(here)
     if calibrator.table is None:
-        raise _failure(str(job.onnx), monitor, calibrator, heard.lines)
+        raise _failure(here, calibrator, heard.lines)
     return calibrator.finish()
 
 
-def _failure(subject: str, monitor: Monitor, calibrator: Calibrator | None, lines: Sequence[LogLine]) -> BaseException:
+def _failure(job: BuildJob, calibrator: Calibrator | None, lines: Sequence[LogLine]) -> BaseException:
     """Why there is no plan: what our callbacks raised, else the wish to end, else what TensorRT's log says."""
     if calibrator is not None and calibrator.failure is not None:
         return calibrator.failure
-    if monitor.failure is not None:
-        return monitor.failure
-    if monitor.ended_because:
-        return EngineBuildError(f"{subject}: the build was ended: {monitor.ended_because}")
-    return error_of_build(subject, lines)
+    if job.monitor.failure is not None:
+        return job.monitor.failure
+    if job.monitor.ended_because:
+        return EngineBuildError(f"{job.onnx}: the build was ended: {job.monitor.ended_because}")
+    return error_of_build(str(job.onnx), lines)

@@ -38,9 +38,9 @@ class BuildJob(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
 
 class BuiltPlan(msgspec.Struct, frozen=True, eq=False, kw_only=True):
-    """`plan` is None where TensorRT made none. `lines` is the log of a process of its own."""
+    """`data` is the plan, b"" where TensorRT made none. `lines` is the log of a process of its own."""
 
-    plan: bytes | None
+    data: bytes = b""
     timings: bytes = b""
     flags: tuple[str, ...] = ()
     command: tuple[str, ...] = ()

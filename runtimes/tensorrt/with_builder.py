@@ -19,8 +19,8 @@ def build_with_api(job: BuildJob) -> BuiltPlan:
     plan = model.builder.build_serialized_network(model.network, config)
     flags = flags_of(job.trt, config)
     if plan is None:
-        return BuiltPlan(plan=None, flags=flags)
-    built = BuiltPlan(plan=bytes(memoryview(plan)), timings=timings_of(config), flags=flags)
+        return BuiltPlan(flags=flags)
+    built = BuiltPlan(data=bytes(memoryview(plan)), timings=timings_of(config), flags=flags)
     del cache  # TensorRT's configuration refers to it until here
     return built
 

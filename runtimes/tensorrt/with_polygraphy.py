@@ -57,12 +57,12 @@ def build_with_polygraphy(job: BuildJob) -> BuiltPlan:
     polygraphy = import_polygraphy()
     refused = importlib.import_module("polygraphy.exception").PolygraphyException
     its_logger = importlib.import_module("polygraphy.logger").G_LOGGER
-    configured: list[BuilderConfig] = []
+    configured: list[tuple[BuilderConfig, Builder]] = []  # a configuration lives no longer than its builder
 
     def configure(builder: Builder, network: Network) -> BuilderConfig:
         config = _config_loader(polygraphy, job)(builder, network)
         refuse_another_recipe(job.trt, config, job.recipe, "polygraphy")
-        configured.append(config)
+        configured.append((config, builder))
         return config
 
     parsed = polygraphy.NetworkFromOnnxPath(str(job.onnx), strongly_typed=job.recipe.strongly_typed)
@@ -77,13 +77,13 @@ def build_with_polygraphy(job: BuildJob) -> BuiltPlan:
     except refused as error:
         if configured:
             # It raises for the None of a failed build, of which TensorRT's log knows more.
-            return BuiltPlan(plan=None, flags=flags_of(job.trt, configured[0]))
+            return BuiltPlan(flags=flags_of(job.trt, configured[0][0]))
         said = printable(" ".join(str(error).split()), _TEXT_MAX_CHARS)
         raise EngineBuildError(f"{job.onnx}: Polygraphy cannot build it: {said}") from error
     finally:
         polygraphy.util.TRT_LOGGER = former_logger
     return BuiltPlan(
-        plan=bytes(memoryview(plan)), timings=timings_of(configured[0]), flags=flags_of(job.trt, configured[0])
+        data=bytes(memoryview(plan)), timings=timings_of(configured[0][0]), flags=flags_of(job.trt, configured[0][0])
     )
 
 

@@ -62,7 +62,7 @@ def build_with_trtexec(job: BuildJob) -> BuiltPlan:
         timings.write_bytes(job.timings)
     command = trtexec_command(job, find_trtexec(), _held_layers(job))
     code, output = run_trtexec(command, timeout_s=job.timeout_s, cancelled=job.cancelled)
-    built = BuiltPlan(plan=None, flags=job.recipe.set_flags, command=command, lines=tuple(output.lines))
+    built = BuiltPlan(flags=job.recipe.set_flags, command=command, lines=tuple(output.lines))
     version = ".".join(str(job.trt.__version__).split(".")[:3])
     if output.version not in ("", version):
         raise EngineBuildError(
@@ -78,7 +78,7 @@ def build_with_trtexec(job: BuildJob) -> BuiltPlan:
         )
     try:
         return BuiltPlan(
-            plan=read_regular_file(plan, max_bytes=ENGINE_MAX_BYTES),
+            data=read_regular_file(plan, max_bytes=ENGINE_MAX_BYTES),
             timings=read_regular_file(timings, max_bytes=TIMING_MAX_BYTES),
             flags=job.recipe.set_flags,
             command=command,
