@@ -6,7 +6,7 @@ from pathlib import Path
 
 from messages.errors import ConfigError, EngineBuildError
 from messages.lifecycle import Sha256
-from runtimes.flight_plan import FlightPlan, ModelSection
+from runtimes.flight_plan import FlightPlan
 from runtimes.inference_factory import SOURCE_SUFFIX
 from runtimes.inference_runtime import EngineCacheEntry
 from runtimes.measurements import PowerMode
@@ -30,7 +30,7 @@ def request_for_build(plan: FlightPlan, model: str, power: PowerMode | None) -> 
         source=source.path,
         source_sha256=source.sha256,
         build_config=section.build_config(),
-        dataset_sha256=_hashed(calibration_data(section), f"[models.{model}] calibration_dataset"),
+        dataset_sha256=_hashed(calibration_data(plan, model), f"[models.{model}] calibration_dataset"),
         samples_sha256=_hashed(section.samples, f"[models.{model}] samples"),
         accuracy_tolerance=section.accuracy_tolerance,
         power=power,
@@ -46,7 +46,7 @@ def request_at_takeoff(plan: FlightPlan, engine: EngineCacheEntry, power: PowerM
     """
     section = plan.models[engine.model]
     samples = section.samples
-    dataset = calibration_data(section)
+    dataset = calibration_data(plan, engine.model)
     where = f"[models.{engine.model}]"
     recorded = None if engine.accuracy is None else engine.accuracy.samples_sha256
     return EngineRequest(
@@ -66,9 +66,14 @@ def request_at_takeoff(plan: FlightPlan, engine: EngineCacheEntry, power: PowerM
     )
 
 
-def calibration_data(section: ModelSection) -> Path | None:
-    """The dataset where the precision uses it; no other build reads it, and no other engine records it."""
-    return section.calibration_dataset if section.precision == "int8" else None
+def calibration_data(plan: FlightPlan, model: str) -> Path | None:
+    """The dataset where the build uses it; no other build reads it, and no other engine records it.
+
+    TensorRT calibrates `mixed` too, where a dataset is given.
+    """
+    section = plan.models[model]
+    calibrated = section.precision == "int8" or (section.precision == "mixed" and plan.runtime.runtime == "tensorrt")
+    return section.calibration_dataset if calibrated else None
 
 
 def _absent(path: Path | None) -> bool:

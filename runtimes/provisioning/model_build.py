@@ -121,7 +121,7 @@ class ModelBuild:
 
     def _former_calibration(self, request: EngineRequest) -> Path | None:
         """A private copy of the nearest engine's calibration cache; whether it can be trusted the build decides."""
-        if calibration_data(self._plan.models[request.model]) is None:
+        if calibration_data(self._plan, request.model) is None:
             return None
         for entry in self._stored.of_model(request.model):
             try:

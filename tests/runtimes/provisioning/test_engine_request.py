@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from messages import ConfigError, EngineBuildError, TensorSpec
+from runtimes.config import RuntimeName
 from runtimes.flight_plan import FlightPlan
-from runtimes.provisioning.engine_request import request_at_takeoff, request_for_build
+from runtimes.provisioning.engine_request import calibration_data, request_at_takeoff, request_for_build
 from runtimes.provisioning.fake_builder import FakeBuilder
 from runtimes.provisioning.progress import ProvisionProgress
 from runtimes.provisioning.provision import provision
@@ -50,6 +51,17 @@ def test_a_build_is_asked_for_with_the_hashes_of_all_that_goes_into_it(plan: Fli
 def test_a_dataset_that_the_precision_does_not_use_is_not_asked_for(plan: FlightPlan) -> None:
     section = msgspec.structs.replace(plan.models["vpr"], precision="fp16")
     assert request_for_build(msgspec.structs.replace(plan, models={"vpr": section}), "vpr", None).dataset_sha256 is None
+
+
+@pytest.mark.parametrize(("runtime", "is_used"), [("tensorrt", True), ("onnx_trt_ep", False)])
+def test_only_tensorrt_calibrates_a_mixed_model_on_its_dataset(
+    plan: FlightPlan, runtime: RuntimeName, is_used: bool
+) -> None:
+    section = msgspec.structs.replace(plan.models["vpr"], precision="mixed")
+    mixed = msgspec.structs.replace(
+        plan, models={"vpr": section}, runtime=msgspec.structs.replace(plan.runtime, runtime=runtime)
+    )
+    assert (calibration_data(mixed, "vpr") is not None) == is_used
 
 
 def test_data_that_lies_beside_the_plan_is_compared_at_takeoff(plan: FlightPlan, tmp_path: Path) -> None:
