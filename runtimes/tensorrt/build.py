@@ -85,8 +85,8 @@ def build_engine(
         calibrator = entropy_calibrator(trt, cuda, BatchFeed(scales.dataset), scales.trusted_table)
     with tempfile.TemporaryDirectory(prefix="c7-tensorrt-") as folder, log.listening("WARNING") as heard:
         onnx = Path(folder) / "model.onnx"
-        onnx.write_bytes(model.data)
         try:
+            onnx.write_bytes(model.data)
             timings, dropped = _usable_timings(trt, log, read_timings(timing_cache_dir))
             job = BuildJob(
                 trt=trt,
@@ -101,6 +101,11 @@ def build_engine(
                 timeout_s=trtexec_timeout_s,
             )
             built, table, lines = _built(job, builder, calibrator, heard)
+        except OSError as error:
+            raise EngineBuildError(
+                f"{source.path}: the build's folder {folder} cannot be used: {error.strerror}; a build needs room for"
+                " the model, its engine and its timings there (TMPDIR names another place)"
+            ) from error
         except C7Error as error:
             raise type(error)(str(error).replace(str(onnx), str(source.path))) from error
         finally:

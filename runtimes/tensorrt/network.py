@@ -28,7 +28,17 @@ class Layer(Protocol):
     def metadata(self) -> str: ...
 
 
+class NetworkInput(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def is_shape_tensor(self) -> bool: ...
+
+
 class Network(Protocol):
+    @property
+    def num_inputs(self) -> int: ...
+    def get_input(self, index: int) -> NetworkInput: ...
     @property
     def num_layers(self) -> int: ...
     def get_layer(self, index: int) -> Layer: ...
@@ -91,6 +101,17 @@ class ParsedModel:
         errors = [self._parser.get_error(index) for index in range(min(self._parser.num_errors, _SHOWN))]
         said = [f"{error.node_operator()} {error.node_name()}: {error.desc()}".strip() for error in errors]
         return "; ".join(printable(" ".join(each.split()), _TEXT_MAX_CHARS) for each in said) or "it says no reason"
+
+
+def refuse_shape_inputs(network: Network) -> None:
+    """Raises EngineBuildError for inputs whose values decide shapes: a profile here gives shapes, and no values."""
+    inputs = (network.get_input(index) for index in range(network.num_inputs))
+    found = [each.name for each in inputs if each.is_shape_tensor]
+    if found:
+        raise EngineBuildError(
+            f"expected inputs whose values decide no shape, found {', '.join(found)}; make them constants of the model,"
+            " or take the size from the shape of another input"
+        )
 
 
 def hold_to_fp32(trt: ModuleType, network: Network, nodes: Iterable[str]) -> tuple[str, ...]:

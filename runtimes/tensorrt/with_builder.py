@@ -5,13 +5,14 @@ from __future__ import annotations
 from messages import EngineBuildError
 from runtimes.tensorrt.build_job import BuildJob, BuiltPlan
 from runtimes.tensorrt.builder_config import add_profile, configure, flags_of, refuse_another_recipe
-from runtimes.tensorrt.network import Builder, BuilderConfig, ParsedModel, hold_to_fp32
+from runtimes.tensorrt.network import Builder, BuilderConfig, ParsedModel, hold_to_fp32, refuse_shape_inputs
 from runtimes.tensorrt.timings import attach_timings, timings_of
 
 
 def build_with_api(job: BuildJob) -> BuiltPlan:
     """Raises EngineBuildError for what TensorRT refuses before it builds."""
     model = ParsedModel(job.trt, job.log, job.onnx, strongly_typed=job.recipe.strongly_typed)
+    refuse_shape_inputs(model.network)
     hold_to_fp32(job.trt, model.network, job.recipe.fp32_nodes)
     config = configured(job, model.builder)
     cache = attach_timings(config, job.timings)

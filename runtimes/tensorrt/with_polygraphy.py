@@ -24,7 +24,7 @@ from messages import ConfigError, EngineBuildError, RuntimeNotAvailableError
 from messages.errors import printable
 from runtimes.tensorrt.build_job import BuildJob, BuiltPlan
 from runtimes.tensorrt.builder_config import flags_of, refuse_another_recipe
-from runtimes.tensorrt.network import Builder, BuilderConfig, Network, hold_to_fp32
+from runtimes.tensorrt.network import Builder, BuilderConfig, Network, hold_to_fp32, refuse_shape_inputs
 from runtimes.tensorrt.timings import timings_of
 
 _PATTERNS = "*?["
@@ -59,6 +59,10 @@ def build_with_polygraphy(job: BuildJob) -> BuiltPlan:
     its_logger = importlib.import_module("polygraphy.logger").G_LOGGER
     configured: list[tuple[BuilderConfig, Builder]] = []  # a configuration lives no longer than its builder
 
+    def constrain(network: Network) -> None:
+        refuse_shape_inputs(network)
+        hold_to_fp32(job.trt, network, job.recipe.fp32_nodes)
+
     def configure(builder: Builder, network: Network) -> BuilderConfig:
         config = _config_loader(polygraphy, job)(builder, network)
         refuse_another_recipe(job.trt, config, job.recipe, "polygraphy")
@@ -66,9 +70,7 @@ def build_with_polygraphy(job: BuildJob) -> BuiltPlan:
         return config
 
     parsed = polygraphy.NetworkFromOnnxPath(str(job.onnx), strongly_typed=job.recipe.strongly_typed)
-    held = polygraphy.PostprocessNetwork(
-        parsed, lambda network: hold_to_fp32(job.trt, network, job.recipe.fp32_nodes), name="hold to fp32"
-    )
+    held = polygraphy.PostprocessNetwork(parsed, constrain)
     former_logger = polygraphy.util.TRT_LOGGER
     polygraphy.util.TRT_LOGGER = job.log
     try:

@@ -25,7 +25,7 @@ from runtimes.inference_runtime import Shape
 from runtimes.store.engine_artifact import ENGINE_MAX_BYTES
 from runtimes.store.regular_file import read_regular_file
 from runtimes.tensorrt.build_job import BuildJob, BuiltPlan
-from runtimes.tensorrt.network import ParsedModel, hold_to_fp32
+from runtimes.tensorrt.network import ParsedModel, hold_to_fp32, refuse_shape_inputs
 from runtimes.tensorrt.timings import TIMING_FILE, TIMING_MAX_BYTES
 from runtimes.tensorrt.trtexec_process import run_trtexec
 
@@ -129,9 +129,8 @@ def trtexec_command(job: BuildJob, trtexec: Path, held_layers: Iterable[str] = (
 
 def _held_layers(job: BuildJob) -> tuple[str, ...]:
     """What the parser makes of the nodes to be held: trtexec takes names of layers, and passes over what is none."""
-    if not job.recipe.fp32_nodes:
-        return ()
-    model = ParsedModel(job.trt, job.log, job.onnx, strongly_typed=False)
+    model = ParsedModel(job.trt, job.log, job.onnx, strongly_typed=job.recipe.strongly_typed)
+    refuse_shape_inputs(model.network)
     return hold_to_fp32(job.trt, model.network, job.recipe.fp32_nodes)
 
 
