@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -16,14 +14,12 @@ import pytest
 from messages import CalibrationCacheError, EngineBuildError, OutOfMemoryError, TensorSpec
 from runtimes.calibration.batch_feed import BatchFeed
 from runtimes.calibration.dataset import CalibrationDataset
-from runtimes.cuda.cuda_bindings import open_cuda
 from runtimes.cuda.port import Cuda
 from runtimes.tensorrt.calibrator import Calibrator, entropy_calibrator
 
 if TYPE_CHECKING:
     from tests.doubles.cuda.double import Device
 
-DOUBLES = Path(__file__).parents[2] / "doubles"
 INPUTS = {"image": TensorSpec((2, 3), "float32"), "bias": TensorSpec((4,), "float32")}
 TABLE = b"TRT-100300-EntropyCalibration2\nimage: 3c010a14\nbias: 3c010a14\n"
 BATCHES = 3
@@ -43,28 +39,6 @@ class IInt8EntropyCalibrator2:
 
     def __init__(self) -> None:
         self.is_made = True
-
-
-@pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
-    def forget() -> dict[str, ModuleType]:
-        return {name: sys.modules.pop(name) for name in [*sys.modules] if name.partition(".")[0] == "cuda"}
-
-    before = forget()
-    monkeypatch.syspath_prepend(str(DOUBLES))
-    found: Device = importlib.import_module("cuda.double").DEVICE
-    yield found
-    forget()
-    sys.modules.update(before)
-    assert found.misuses() == []
-
-
-@pytest.fixture
-def cuda(device: Device) -> Iterator[Cuda]:
-    opened = open_cuda(0)
-    yield opened
-    opened.close()
-    assert device.live() == []
 
 
 def batch(number: int) -> dict[str, np.ndarray]:

@@ -1,0 +1,45 @@
+"""What the double's engines are as bytes: the public header of a plan, then all that is needed to run it.
+
+The header is the one that `samples/common/sampleEngines.cpp` of tag v10.3.0 reads (printPlanVersion); what follows it
+in a plan of TensorRT's is not public, and here it is the ONNX model and what the builder made of it.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import msgspec
+
+_HEADER = struct.Struct("<4sI16x4B")
+
+Shape = tuple[int, ...]
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """`profiles` are ranges (input, min, opt, max) by profile. `layers` is the inspector's JSON.
+
+    `plugins` are creators without which no runtime can load the engine. `device` is the GPU that it was built on.
+    """
+
+    onnx: bytes
+    profiles: tuple[tuple[tuple[str, Shape, Shape, Shape], ...], ...] = ((),)
+    layers: str = '{"Layers": [], "Bindings": []}'
+    name: str = ""
+    activation_bytes: int = 4096
+    host_code: bool = False
+    plugins: tuple[str, ...] = ()
+    device: str = "double"
+
+
+def encode(plan: Plan, version: tuple[int, int, int, int]) -> bytes:
+    return _HEADER.pack(b"ftrt", 0, *version) + msgspec.msgpack.encode(plan)
+
+
+def decode(data: bytes) -> tuple[Plan, tuple[int, int, int, int]]:
+    """Raises ValueError for what is no plan of the double."""
+    if len(data) <= _HEADER.size:
+        raise ValueError("too short")
+    magic, layout, major, minor, patch, build = _HEADER.unpack_from(data)
+    if magic != b"ftrt" or layout != 0:
+        raise ValueError("magic")
+    return msgspec.msgpack.decode(data[_HEADER.size :], type=Plan), (major, minor, patch, build)
