@@ -1,0 +1,144 @@
+"""One execution context: shapes, addresses and scratch memory as TensorRT has them, told only where they change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+
+from messages import EngineDeserializeError, InferenceError
+from runtimes.cuda.port import Cuda, Stream
+from runtimes.cuda.release import release_all
+from runtimes.tensorrt.bindings import Context
+from runtimes.tensorrt.engine import LoadedEngine
+from runtimes.tensorrt.io_tensors import shape_of
+from runtimes.tensorrt.library import version_numbers
+from runtimes.tensorrt.output_memory import OutputMemory, make_output_allocator, raise_remembered
+from runtimes.tensorrt.tensor_memory import TensorMemory
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+_INFER_SHAPES_SAFE = (10, 16)
+"""Older bindings raise in `infer_shapes` without the interpreter's lock, which can end the process
+(python/src/infer/pyCore.cpp, infer_shapes, tag v10.3.0). There every output's shape is asked for, which raises nothing.
+"""
+
+
+class EngineContext:
+    """Used by one thread at a time, inside `reports.listening()`.
+
+    `outputs` holds the outputs whose shape depends on what the inputs hold; they are found out as shapes are set.
+    """
+
+    def __init__(self, trt: ModuleType, cuda: Cuda, loaded: LoadedEngine, tensors: Mapping[str, TensorMemory]) -> None:
+        """Raises EngineDeserializeError, OutOfMemoryError or what says that the device is lost."""
+        self._trt = trt
+        self._cuda = cuda
+        self._reports = loaded.reports
+        self._inputs = [tensor for tensor in loaded.io if tensor.is_input]
+        self._outputs = [tensor for tensor in loaded.io if not tensor.is_input]
+        self._tensors = tensors
+        self._infers_shapes = version_numbers(str(trt.__version__)) >= _INFER_SHAPES_SAFE
+        self._allocators: dict[str, object] = {}
+        self.outputs: dict[str, OutputMemory] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._output_shapes: dict[str, tuple[int, ...]] = {}
+        self._addresses: dict[str, int] = {}
+        self._scratch: tuple[int, int] | None = None
+        made = loaded.engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        if made is None:
+            raise self._reports.error_of_load()
+        self._context: Context | None = made
+
+    def set_shapes(self, shapes: Shapes) -> dict[str, tuple[int, ...]]:
+        """The shape of every output at these shapes of all inputs, without those whose shape depends on values.
+
+        What host inputs hold must be there already. Raises InferenceError.
+        """
+        values_count = any(tensor.on_host for tensor in self._inputs)
+        if self._shapes == shapes and not values_count:
+            return self._output_shapes
+        self._shapes, self._output_shapes = {}, {}
+        for tensor in self._inputs:
+            self._set_address(tensor.name)
+            self._reports.require(
+                self._open.set_input_shape(tensor.name, shapes[tensor.name]),
+                f"set_input_shape({tensor.name}, {list(shapes[tensor.name])})",
+            )
+        found: dict[str, tuple[int, ...]] = {}
+        for tensor in self._outputs:
+            shape = shape_of(self._open.get_tensor_shape(tensor.name))
+            if shape is None:
+                raise self._reports.error_of_run(f"get_tensor_shape({tensor.name})")
+            if -1 not in shape and tensor.name not in self.outputs:
+                found[tensor.name] = shape
+            else:
+                self._give_allocator(tensor.name, on_host=tensor.on_host)
+        if self._infers_shapes:
+            lacking = self._open.infer_shapes()
+            self._reports.require(not lacking, f"infer_shapes, which lacks {', '.join(lacking)},")
+        self._shapes, self._output_shapes = dict(shapes), found
+        return found
+
+    def set_addresses(self) -> None:
+        """Tell TensorRT where every tensor lies, as far as it does not know."""
+        for tensor in (*self._inputs, *self._outputs):
+            if tensor.name not in self.outputs:
+                self._set_address(tensor.name)
+
+    def set_scratch(self, address: int, size_bytes: int) -> None:
+        if self._scratch != (address, size_bytes):
+            self._open.set_device_memory(address, size_bytes)
+            self._scratch = (address, size_bytes)
+
+    def enqueue(self, stream: Stream) -> None:
+        """Put the run on the stream. Raises what TensorRT says, and what a callback met."""
+        outputs = list(self.outputs.values())
+        for output in outputs:
+            output.begin()
+        succeeded = self._open.execute_async_v3(stream.handle)
+        raise_remembered(outputs)
+        self._reports.require(succeeded, "execute_async_v3")
+
+    def settle(self) -> None:
+        """After the stream was synchronised: give back what outputs have outgrown."""
+        release_all(output.settle for output in self.outputs.values())
+
+    def close(self) -> None:
+        """Idempotent. Nothing may be under way."""
+        self._context = None
+        release_all(output.free for output in self.outputs.values())
+
+    def shape_that_came_out(self, name: str) -> tuple[int, ...]:
+        """Of an output in `outputs`, after `enqueue`."""
+        shape = self.outputs[name].shape
+        if shape is None or min(shape, default=0) < 0:
+            raise InferenceError(f"{self._reports.subject}: TensorRT gave no shape for output {name}, found {shape}")
+        return shape
+
+    @property
+    def _open(self) -> Context:
+        if self._context is None:
+            raise InferenceError(f"{self._reports.subject}: the engine was put away while it was to run")
+        return self._context
+
+    def _set_address(self, name: str) -> None:
+        address = self._tensors[name].address
+        if self._addresses.get(name) != address:
+            self._reports.require(
+                self._open.set_tensor_address(name, address), f"set_tensor_address({name}, {address:#x})"
+            )
+            self._addresses[name] = address
+
+    def _give_allocator(self, name: str, *, on_host: bool) -> None:
+        if name in self.outputs:
+            return
+        if on_host:
+            raise EngineDeserializeError(
+                f"{self._reports.subject}: output {name} is a shape's values, of a number that only the run decides;"
+                " export the model without this output"
+            )
+        memory = OutputMemory(self._cuda, name)
+        allocator = make_output_allocator(self._trt, memory)
+        self._reports.require(self._open.set_output_allocator(name, allocator), f"set_output_allocator({name})")
+        self.outputs[name] = memory
+        self._allocators[name] = allocator
