@@ -1,7 +1,7 @@
 """What runs a model: the interface, its strategies, and the engine artefacts they are bound to."""
 
 from runtimes.available_memory import AvailableMemory, read_available_memory
-from runtimes.config import C7InferenceConfig
+from runtimes.config import C7InferenceConfig, TensorrtSection
 from runtimes.doctor import RuntimeAvailability, doctor_runtimes
 from runtimes.fake_runtime import FakeRuntime
 from runtimes.fake_steps import (
@@ -42,6 +42,7 @@ from runtimes.store.engine_store import EngineStore, Generation
 from runtimes.store.engine_writer import BuiltEngine, write_engine
 from runtimes.store.sha256_sidecar import Sha256Sidecar, read_with_sidecar, write_with_sidecar
 from runtimes.takeoff_load import deserialize_cached_engine, outdated_models
+from runtimes.tensorrt_runtime import TensorrtRuntime
 
 __all__ = [
     "AvailableMemory",
@@ -67,6 +68,8 @@ __all__ = [
     "Samples",
     "Sha256Sidecar",
     "SuspendsEngines",
+    "TensorrtRuntime",
+    "TensorrtSection",
     "blocks_until",
     "build_inference_runtime",
     "computes",

@@ -23,8 +23,9 @@ _Word = Annotated[str, msgspec.Meta(max_length=64)]
 class BuildReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One build.
 
-    `tensorrt` is the library's full version. `flags` are the builder flags that were set, by name and sorted; TF32 is
-    off where it is not among them. `command` is trtexec's command line, empty where it was not used.
+    `tensorrt` is the library's full version, `optimization_level` how much it tried. `flags` are the builder flags that
+    were set, by name and sorted; TF32 is off where it is not among them. `command` is trtexec's command line, empty
+    where it was not used.
     `layer_precisions` counts the engine's layers by the type that they compute in, as the inspector tells it.
     `skipped_tactics` were left out for lack of workspace; `missing_scales` are tensors that calibration gave none.
     `warnings` are the first distinct ones in TensorRT's words. `activation_bytes` is the device memory of one context,
@@ -34,6 +35,7 @@ class BuildReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     builder: BuilderName
     tensorrt: _Word
     strongly_typed: bool
+    optimization_level: Annotated[int, msgspec.Meta(ge=0, le=5)]
     flags: Annotated[tuple[_Word, ...], msgspec.Meta(max_length=32)]
     command: Annotated[
         tuple[Annotated[str, msgspec.Meta(max_length=COMMAND_MAX_CHARS)], ...], msgspec.Meta(max_length=COMMAND_MAX)

@@ -12,7 +12,7 @@ from typing import Literal, TypeVar, cast, get_args, get_origin
 import msgspec
 
 from messages.errors import ConfigError
-from runtimes.config import C7InferenceConfig
+from runtimes.config import C7InferenceConfig, TensorrtSection
 from runtimes.flight_plan import (
     ConsumerSection,
     FlightPlan,
@@ -101,7 +101,10 @@ class _Plan:
         )
 
     def _runtime(self, document: Mapping[str, object]) -> C7InferenceConfig:
-        config = self._section("runtime", C7InferenceConfig, self._required(document, "runtime"))
+        fields = self._table("runtime", self._required(document, "runtime"))
+        if "tensorrt" in fields:
+            self._section("runtime.tensorrt", TensorrtSection, fields["tensorrt"])
+        config = self._section("runtime", C7InferenceConfig, fields)
         try:
             check_runtime_config(config)
         except ConfigError as error:
@@ -183,9 +186,18 @@ class _Plan:
                         f"models.{_quoted(name)}",
                         f"consumers: expected names of [consumers] ({known}), got {consumer!r}",
                     )
+        for model in plan.runtime.tensorrt.cuda_graphs:
+            if model not in plan.models:
+                raise self._refusal("runtime.tensorrt", f"cuda_graphs: {_expected_model(plan.models, model)}")
 
     def _check_bounds(self, plan: FlightPlan) -> None:
-        """The limits of `FlightPlan` itself: how many models and consumers, how long their names."""
+        """The limits of `FlightPlan` itself: how many models and consumers, how long their names, what runs at once."""
+        if plan.runtime.tensorrt.share_activation_memory and plan.flight.runs_at_once > 1:
+            raise self._refusal(
+                "runtime.tensorrt",
+                "share_activation_memory: engines that share it run one at a time; expected [flight] runs_at_once = 1,"
+                f" got {plan.flight.runs_at_once}",
+            )
         for table, names in (("models", plan.models), ("consumers", plan.consumers)):
             if len(names) > 64:
                 raise self._refusal(table, f"expected at most 64, found {len(names)}")

@@ -57,9 +57,12 @@ class Gpu(msgspec.Struct, frozen=True):
     cuda: str
 
 
-def detect_host(runtime_version: str, root: Path = Path("/"), *, device_index: int = 0) -> HostTuple:
+def detect_host(
+    runtime_version: str, root: Path = Path("/"), *, device_index: int = 0, tensorrt: str = NOT_INSTALLED
+) -> HostTuple:
     """Describe this machine. `runtime_version` is the version of the library that runs the engines.
 
+    `tensorrt` is the version that TensorRT says of itself, where it was asked; its package knows the build too.
     Another `root` is the recorded file tree of another machine, and the GPU of this one is left out of it. Raises
     RuntimeNotAvailableError on a Jetson whose release cannot be read.
     """
@@ -71,7 +74,7 @@ def detect_host(runtime_version: str, root: Path = Path("/"), *, device_index: i
         device_name=gpu.name if gpu else _processor_name(root),
         jetpack=NOT_INSTALLED if l4t == NOT_INSTALLED else _jetpack(l4t, root),
         l4t=l4t,
-        tensorrt=_installed_version("tensorrt", "tensorrt_cu12"),
+        tensorrt=_installed_version("tensorrt", "tensorrt_cu12", otherwise=tensorrt),
         cuda=gpu.cuda if gpu else NOT_INSTALLED,
         machine=platform.machine(),
         runtime_version=runtime_version,
@@ -198,9 +201,9 @@ def _processor_name(root: Path) -> str:
     return platform.processor() or platform.machine()
 
 
-def _installed_version(*distributions: str) -> str:
+def _installed_version(*distributions: str, otherwise: str) -> str:
     versions = (_distribution_version(name) for name in distributions)
-    return next((version for version in versions if version is not None), NOT_INSTALLED)
+    return next((version for version in versions if version is not None), otherwise)
 
 
 def _distribution_version(name: str) -> str | None:

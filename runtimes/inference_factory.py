@@ -5,7 +5,7 @@ from __future__ import annotations
 from messages.errors import ConfigError, RuntimeNotAvailableError
 from messages.thermal import ThermalFeed
 from runtimes.build_flags import read_build_flag
-from runtimes.config import C7InferenceConfig, RuntimeName
+from runtimes.config import C7InferenceConfig, RuntimeName, TensorrtSection
 from runtimes.inference_runtime import InferenceRuntime
 from runtimes.store.engine_artifact import ReadEngine, read_verified
 
@@ -43,14 +43,31 @@ def build_inference_runtime(
         from runtimes.pytorch_fp16_runtime import PytorchFp16Runtime
 
         return PytorchFp16Runtime(config, thermal, read)
-    raise RuntimeNotAvailableError("this release does not contain the runtime tensorrt yet; configure another runtime")
+    from runtimes.tensorrt_runtime import TensorrtRuntime
+
+    return TensorrtRuntime(config, thermal, read)
 
 
 def check_runtime_config(config: C7InferenceConfig) -> None:
-    """Raises ConfigError where `provider` and `runtime` do not belong together."""
+    """Raises ConfigError where `provider`, `tensorrt` and `runtime` do not belong together."""
     if config.runtime == "onnx_trt_ep" and config.provider is None:
         raise ConfigError("provider: runtime onnx_trt_ep has no default provider; expected tensorrt, cuda or cpu")
     if config.runtime != "onnx_trt_ep" and config.provider is not None:
         raise ConfigError(
             f"provider: expected none with runtime {config.runtime}, got {config.provider}; it belongs to onnx_trt_ep"
+        )
+    if config.runtime != "tensorrt" and config.tensorrt != TensorrtSection():
+        raise ConfigError(
+            f"tensorrt: expected no such table with runtime {config.runtime}; it belongs to the runtime tensorrt"
+        )
+    check_tensorrt_section(config.tensorrt)
+
+
+def check_tensorrt_section(section: TensorrtSection) -> None:
+    """Raises ConfigError for graphs together with activation memory that moves."""
+    graphs = [model for model, listed in section.cuda_graphs.items() if listed]
+    if section.share_activation_memory and graphs:
+        raise ConfigError(
+            f"tensorrt: expected cuda_graphs or share_activation_memory, found both ({', '.join(graphs)}): a graph"
+            " keeps the address of its scratch memory, and the shared one moves when a larger engine is loaded"
         )

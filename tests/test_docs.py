@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from messages import VirtualClock
-from runtimes import C7InferenceConfig, FlightPlan, read_flight_plan
+from runtimes import C7InferenceConfig, FlightPlan, TensorrtSection, read_flight_plan
 from runtimes.flight_plan import (
     ConsumerSection,
     FlightSection,
@@ -45,12 +45,23 @@ def test_the_pages_flight_plan_is_one(plan: FlightPlan, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "section",
-    [FlightSection, C7InferenceConfig, ThermalSection, ModelSection, ProfileSection, FramesSection, ConsumerSection],
+    [
+        FlightSection,
+        C7InferenceConfig,
+        TensorrtSection,
+        ThermalSection,
+        ModelSection,
+        ProfileSection,
+        FramesSection,
+        ConsumerSection,
+    ],
 )
 def test_the_page_names_every_key_of_a_table(section: type[msgspec.Struct]) -> None:
     refused_in_a_plan = {"engine_dir", "storage_room_bytes", "timing_cache_dir"}
-    keys = {field.encode_name for field in msgspec.structs.fields(section)} - refused_in_a_plan - {"profiles"}
-    for key in keys:  # profiles are tables
+    keys = (
+        {field.encode_name for field in msgspec.structs.fields(section)} - refused_in_a_plan - {"profiles", "tensorrt"}
+    )
+    for key in keys:  # those two are tables
         assert re.search(rf"^(# )?{key} = ", example("toml"), re.MULTILINE), key
 
 

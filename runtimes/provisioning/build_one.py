@@ -17,7 +17,7 @@ import msgspec
 
 from messages.errors import C7Error, printable
 from runtimes.config import C7InferenceConfig, RuntimeName
-from runtimes.host import detect_host
+from runtimes.host import NOT_INSTALLED, detect_host
 from runtimes.inference_factory import build_inference_runtime
 from runtimes.inference_runtime import HostTuple
 from runtimes.provisioning.build_request import (
@@ -76,7 +76,8 @@ def _build(request: BuildEngine) -> EngineBuilt:
 
 def _host(config: C7InferenceConfig) -> HostTuple:
     version = str(importlib.import_module(_LIBRARY[config.runtime]).__version__)
-    return detect_host(version, device_index=config.device_index)
+    tensorrt = version if config.runtime == "tensorrt" else NOT_INSTALLED
+    return detect_host(version, device_index=config.device_index, tensorrt=tensorrt)
 
 
 def _die_with(parent: int) -> None:

@@ -19,6 +19,7 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     The hashes of the calibration dataset and the samples are None where the plan names none. `power` is the board's
     present mode, None on a machine that has none; with `any_power_mode` the plan allows another than the engine's.
+    `optimization_level` is that of a TensorRT build, None of any other.
     """
 
     model: Name
@@ -30,6 +31,7 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     accuracy_tolerance: float | None = None
     power: PowerMode | None = None
     any_power_mode: bool = False
+    optimization_level: int | None = None
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -81,6 +83,9 @@ def differences(request: EngineRequest, engine: EngineCacheEntry, host: HostTupl
             f"source changed: engine from sha256 {engine.source_sha256[:12]}, now {request.source_sha256[:12]}"
         )
     found += _of_build_config(engine.build_config, request.build_config)
+    level = None if engine.build is None else engine.build.optimization_level
+    if level != request.optimization_level:
+        found.append(f"optimization_level: engine {level}, plan {request.optimization_level}")
     if engine.dataset_sha256 != request.dataset_sha256:
         found.append(f"calibration data: engine {_sha(engine.dataset_sha256)}, now {_sha(request.dataset_sha256)}")
     return found + _of_sign_off(request, engine)

@@ -35,6 +35,7 @@ def request_for_build(plan: FlightPlan, model: str, power: PowerMode | None) -> 
         accuracy_tolerance=section.accuracy_tolerance,
         power=power,
         any_power_mode=plan.flight.allow_other_power_mode,
+        optimization_level=_optimization_level(plan),
     )
 
 
@@ -63,6 +64,7 @@ def request_at_takeoff(plan: FlightPlan, engine: EngineCacheEntry, power: PowerM
         accuracy_tolerance=section.accuracy_tolerance,
         power=power,
         any_power_mode=plan.flight.allow_other_power_mode,
+        optimization_level=_optimization_level(plan),
     )
 
 
@@ -74,6 +76,10 @@ def calibration_data(plan: FlightPlan, model: str) -> Path | None:
     section = plan.models[model]
     calibrated = section.precision == "int8" or (section.precision == "mixed" and plan.runtime.runtime == "tensorrt")
     return section.calibration_dataset if calibrated else None
+
+
+def _optimization_level(plan: FlightPlan) -> int | None:
+    return plan.runtime.tensorrt.optimization_level if plan.runtime.runtime == "tensorrt" else None
 
 
 def _absent(path: Path | None) -> bool:

@@ -35,7 +35,7 @@ class ActivationMemory:
     def join(self, subject: str, size_bytes: int, *, timeout_s: float = TURN_TIMEOUT_S) -> None:
         """Be one of those for whom the block is large enough. A larger one takes its place where it must.
 
-        Raises OutOfMemoryError; those who joined before keep their block then.
+        Raises OutOfMemoryError, or InferenceError as `running` does; those who joined before keep their block then.
         """
         with self._held(subject, timeout_s):
             if self._block is None or self._block.size_bytes < size_bytes:

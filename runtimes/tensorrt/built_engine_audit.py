@@ -52,6 +52,7 @@ def audited_report(
         builder=builder,
         tensorrt=str(trt.__version__),
         strongly_typed=recipe.strongly_typed,
+        optimization_level=recipe.optimization_level,
         flags=built.flags,
         command=built.command,
         layer_precisions=precisions,

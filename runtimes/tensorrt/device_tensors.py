@@ -6,6 +6,7 @@ Out: a block of its own for each output, whose work is done, and which lives unt
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import itertools
 import math
@@ -15,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from messages import InvalidInputError, Tensor
+from messages.tensor import spec_of
 from runtimes.cuda.port import DeviceMemory
 
 _CUDA = 2  # kDLCUDA
-_KINDS = {"i": 0, "u": 1, "f": 2, "b": 6}  # kDLInt, kDLUInt, kDLFloat, kDLBool
+_CODES = {"i": 0, "u": 1, "f": 2, "b": 6}  # kDLInt, kDLUInt, kDLFloat, kDLBool
 _NAME = b"dltensor"
 
 
@@ -63,14 +65,29 @@ class BorrowedTensor:
     """Somebody's tensor on our device. It is theirs to read for us until this object goes."""
 
     def __init__(self, name: str, tensor: Tensor, stream: int) -> None:
-        """`stream` waits for the work that makes the tensor. Raises InvalidInputError naming the input."""
+        """`stream` waits for the work that makes the tensor. Raises InvalidInputError naming the input.
+
+        What the tensor says of itself was compared with the engine before. Its capsule has to say the same, because
+        its sizes are what is copied.
+        """
+        expected = spec_of(tensor)
+        device = tuple(int(number) for number in tensor.__dlpack_device__())
         try:
             self._capsule = tensor.__dlpack__(stream=stream)
             address = _get_pointer(self._capsule, _NAME)
-        except (BufferError, RuntimeError, TypeError, ValueError) as error:
-            raise InvalidInputError(f"input {name}: its producer does not give it away: {error}") from error
+        except Exception as error:  # a library that we do not know: torch raises AssertionError here, among others
+            raise InvalidInputError(
+                f"input {name}: its producer does not give it away: {type(error).__name__}: {error}"
+            ) from error
         found = _DLManagedTensor.from_address(address).dl_tensor
         shape = tuple(found.shape[axis] for axis in range(found.ndim))
+        dtype = (found.dtype.code, found.dtype.bits, found.dtype.lanes)
+        place = (found.device.device_type, found.device.device_id)
+        if (shape, place) != (expected.shape, device) or dtype not in _dtypes(expected.dtype):
+            raise InvalidInputError(
+                f"input {name}: expected a capsule of what the tensor says it is, {expected} on device {device}, found"
+                f" shape {list(shape)} of {_words(dtype)} on device {place}"
+            )
         strides = tuple(found.strides[axis] for axis in range(found.ndim)) if found.strides else None
         if strides is not None and not _is_contiguous(shape, strides):
             raise InvalidInputError(
@@ -78,7 +95,20 @@ class BorrowedTensor:
                 f" {list(strides)}; make it contiguous"
             )
         self.address = int(found.data or 0) + int(found.byte_offset)
-        self.size_bytes = math.prod(shape) * found.dtype.bits * found.dtype.lanes // 8
+        self.size_bytes = math.prod(shape) * found.dtype.bits // 8
+
+
+def _dtypes(name: str) -> tuple[tuple[int, int, int], ...]:
+    """DLPack's numbers for a dtype that NumPy has."""
+    dtype = np.dtype(name)
+    own = (_CODES[dtype.kind], dtype.itemsize * 8, 1)
+    # Before `dlpack.h` v0.8 there was no kDLBool, and libraries gave bytes.
+    return (own, (_CODES["u"], 8, 1)) if dtype.kind == "b" else (own,)
+
+
+def _words(dtype: tuple[int, int, int]) -> str:
+    code, bits, lanes = dtype
+    return f"type code {code}, {bits} bits, {lanes} lanes"
 
 
 def _is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
@@ -93,7 +123,11 @@ def _is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
 
 
 class _Owner:
-    """Whoever holds it keeps the block."""
+    """Whoever holds it keeps the block.
+
+    The free leaves the current device of its thread alone: that may be a consumer's, and CUDA's addresses say by
+    themselves which device they are of.
+    """
 
     def __init__(self, block: DeviceMemory) -> None:
         self.address = block.address
@@ -101,24 +135,51 @@ class _Owner:
         self.finalizer.atexit = False  # the process gives all of it back
 
 
-_exported: dict[int, tuple[_DLManagedTensor, object, _Owner]] = {}
-"""What other libraries hold of our outputs, by number: the structure that they read, and who keeps its memory."""
-_numbers = itertools.count(1)
+class _Exports:
+    """What other libraries hold of our outputs, and the two C functions by which they let go of it.
+
+    A library may let go when the interpreter is gone already: a static of C++ does, and at exit any capsule that is
+    left. So nothing here is ever freed, and at exit the functions are taken out of what was given away.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[int, tuple[_DLManagedTensor, object, _Owner]] = {}
+        self._numbers = itertools.count(1)
+        self._ended = False
+        self._deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._delete)
+        self._destructor = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(self._bury)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
+        atexit.register(self._end)
+
+    def add(self, tensor: _DLTensor, arrays: object, owner: _Owner) -> object:
+        """A capsule of the tensor, which reads `arrays`."""
+        number = next(self._numbers)
+        managed = _DLManagedTensor(tensor, number, None if self._ended else self._pointer(self._deleter))
+        self._held[number] = (managed, arrays, owner)
+        capsule: object = _new_capsule(ctypes.addressof(managed), _NAME, self._pointer(self._destructor))
+        return capsule
+
+    def _delete(self, address: int) -> None:
+        """DLPack's deleter: from any thread, with or without the interpreter's lock."""
+        if not self._ended:
+            self._held.pop(int(_DLManagedTensor.from_address(address).manager_ctx), None)
+
+    def _bury(self, capsule: int) -> None:
+        """A capsule that nobody took still bears its first name, and its tensor goes with it."""
+        if not self._ended and _is_unused(capsule, _NAME):
+            self._delete(_pointer_of_dying(capsule, _NAME))
+
+    def _end(self) -> None:
+        self._ended = True
+        for managed, _, _ in list(self._held.values()):
+            managed.deleter = None  # `dlpack.h` allows none
+
+    @staticmethod
+    def _pointer(function: object) -> ctypes.c_void_p:
+        return ctypes.cast(function, ctypes.c_void_p)  # type: ignore[arg-type]
 
 
-def _delete(address: int) -> None:
-    """DLPack's deleter: from any thread, with or without the interpreter's lock."""
-    _exported.pop(int(_DLManagedTensor.from_address(address).manager_ctx), None)
-
-
-def _bury(capsule: int) -> None:
-    """A capsule that nobody took still bears its first name, and its tensor goes with it."""
-    if _is_unused(capsule, _NAME):
-        _delete(_pointer_of_dying(capsule, _NAME))
-
-
-_deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_delete)
-_destructor = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(_bury)
+_exports = _Exports()
 
 
 class DeviceTensor:
@@ -153,23 +214,23 @@ class DeviceTensor:
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
     ) -> object:
-        if copy or dl_device not in (None, self.__dlpack_device__()):
-            raise BufferError(f"expected device {self.__dlpack_device__()} without a copy, got {dl_device}, {copy}")
-        shape = (ctypes.c_int64 * len(self._shape))(*self._shape)
-        number = next(_numbers)
-        managed = _DLManagedTensor(
-            _DLTensor(
-                self._owner.address,
-                _DLDevice(_CUDA, self._device_index),
-                len(self._shape),
-                _DLDataType(_KINDS[self._dtype.kind], self._dtype.itemsize * 8, 1),
-                ctypes.cast(shape, ctypes.POINTER(ctypes.c_int64)),
-                None,
-                0,
-            ),
-            number,
-            ctypes.cast(_deleter, ctypes.c_void_p),
+        device = self.__dlpack_device__()
+        if copy or (dl_device is not None and tuple(dl_device) != device):
+            raise BufferError(
+                f"expected device {device} or none and no copy, found device {dl_device} and copy={copy}; import it"
+                " where it lies, and copy it there"
+            )
+        rank = len(self._shape)
+        shape = (ctypes.c_int64 * rank)(*self._shape)
+        strides = (ctypes.c_int64 * rank)(*(math.prod(self._shape[axis + 1 :]) for axis in range(rank)))
+        tensor = _DLTensor(
+            # NULL for a tensor of size zero, as `dlpack.h` v1.1 has it.
+            self._owner.address if math.prod(self._shape) else None,
+            _DLDevice(*device),
+            rank,
+            _DLDataType(*_dtypes(self._dtype.name)[0]),
+            ctypes.cast(shape, ctypes.POINTER(ctypes.c_int64)),
+            ctypes.cast(strides, ctypes.POINTER(ctypes.c_int64)),
+            0,
         )
-        _exported[number] = (managed, shape, self._owner)
-        capsule: object = _new_capsule(ctypes.addressof(managed), _NAME, ctypes.cast(_destructor, ctypes.c_void_p))
-        return capsule
+        return _exports.add(tensor, (shape, strides), self._owner)

@@ -45,7 +45,7 @@ def listed_shapes(
     profile: tuple[ProfileRange, ...],
     listed: Sequence[Mapping[str, tuple[int, ...]]],
 ) -> list[dict[str, tuple[int, ...]]]:
-    """Pure. All inputs' shapes for each graph that is asked for; a static input need not be named.
+    """Pure. All inputs' shapes for each graph that is asked for, once each; a static input need not be named.
 
     Raises EngineDeserializeError naming what does not fit the engine, or cannot be a graph at all.
     """
@@ -58,7 +58,8 @@ def listed_shapes(
             f"{subject}: {', '.join(on_host)} holds shapes' values, which a graph would freeze; {_REMEDY}"
         )
     ranges = {name: (low, high) for name, low, _, high in profile}
-    return [_complete(subject, inputs, ranges, shapes) for shapes in listed]
+    complete = [_complete(subject, inputs, ranges, shapes) for shapes in listed]
+    return list({shape_key(shapes): shapes for shapes in complete}.values())
 
 
 def _complete(

@@ -80,10 +80,14 @@ def differences(
 
 
 def _agree(one: TensorSpec, other: TensorSpec, allowed: tuple[tuple[int, ...], tuple[int, ...]] | None) -> bool:
-    if one.dtype != other.dtype or len(one.shape) != len(other.shape):
+    if one == other:
+        return True
+    if allowed is None or one.dtype != other.dtype or not len(one.shape) == len(other.shape) == len(allowed[0]):
         return False
-    only = [low if low == high else -1 for low, high in zip(*allowed, strict=True)] if allowed else list(one.shape)
-    return all(a == b or max(a, b) == size for a, b, size in zip(one.shape, other.shape, only, strict=True))
+    return all(
+        a == b or ({a, b} == {-1, low} and low == high)
+        for a, b, low, high in zip(one.shape, other.shape, *allowed, strict=True)
+    )
 
 
 def _describe(trt: ModuleType, engine: Engine, subject: str, name: str) -> IoTensor:

@@ -48,7 +48,8 @@ class TensorMemory:
         Nothing of this tensor may be under way. Raises OutOfMemoryError, and InferenceError where the address is fixed.
         """
         size_bytes = math.prod(shape) * self.dtype.itemsize
-        if self._host is not None and size_bytes <= self._host.size_bytes:
+        lacks_device = not (self.on_host or staging_only or self._device)
+        if self._host is not None and size_bytes <= self._host.size_bytes and not lacks_device:
             return
         if self._fixed_by:
             raise InferenceError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from itertools import product
@@ -49,7 +50,10 @@ FLAGS = {
     "pytorch_fp16": "BUILD_PYTORCH_FP16_RUNTIME",
 }
 NO_TORCH = "pytorch_fp16 needs torch, which cannot be imported"
-NO_TENSORRT = "this release does not contain the runtime tensorrt yet; configure another runtime"
+NO_TENSORRT = (
+    "tensorrt: expected NVIDIA's Python bindings of TensorRT, which cannot be imported (import of tensorrt halted; None"
+    " in sys.modules); install JetPack's (`make setup-jetson`), on x86-64 c7-inference's extra `tensorrt`"
+)
 CONSUMERS: dict[str, tuple[str, ...]] = {
     "none": (),
     "place recognition": ("c2_vpr",),
@@ -113,7 +117,8 @@ def registry() -> Iterator[None]:
 
 @pytest.fixture
 def binary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Binary]:
-    """A binary whose pytorch_fp16 is a fake and whose flags are all unset, hence ON."""
+    """A binary whose pytorch_fp16 is a fake, without TensorRT, and whose flags are all unset, hence ON."""
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
     for flag in FLAGS.values():
         monkeypatch.delenv(flag, raising=False)
     built = Binary()

@@ -23,7 +23,7 @@ from runtimes import C7InferenceConfig
 from runtimes.flight_plan import ThermalSection
 
 C7_KEYS = (
-    "runtime, device, device_index, provider, engine_dir, threads, storage_room_bytes, timing_cache_dir,"
+    "runtime, device, device_index, provider, engine_dir, threads, storage_room_bytes, timing_cache_dir, tensorrt,"
     " lightglue_engine, within_ms, priorities, self_test_tolerances, load_timeout_s, run_limit_ms, runs_at_once,"
     " thermal"
 )

@@ -1,84 +1,16 @@
-"""Small but real source models, each made once per test run; and a device of host memory with a TensorRT on it."""
+"""Small but real source models, each made once per test run."""
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 
-from runtimes.cuda.cuda_bindings import open_cuda
-from runtimes.cuda.port import Cuda
-
-if TYPE_CHECKING:
-    from tests.doubles.cuda.double import Device
-    from tests.doubles.tensorrt.core import Core
-
-DOUBLES = Path(__file__).parents[1] / "doubles"
-_DOUBLED = ("cuda", "tensorrt")
-
 SaveOnnx = Callable[..., Path]
 SavePt2 = Callable[..., Path]
-
-
-def _put_away() -> dict[str, ModuleType]:
-    return {name: sys.modules.pop(name) for name in [*sys.modules] if name.partition(".")[0] in _DOUBLED}
-
-
-@pytest.fixture(scope="session")
-def kept_doubles() -> dict[str, ModuleType]:
-    """The doubles' modules, the same for every test: libraries keep what they imported."""
-    return {}
-
-
-@pytest.fixture
-def doubles(monkeypatch: pytest.MonkeyPatch, kept_doubles: dict[str, ModuleType]) -> Iterator[None]:
-    """`import cuda` and `import tensorrt` find the doubles, for one test."""
-    before = _put_away()
-    monkeypatch.syspath_prepend(str(DOUBLES))
-    sys.modules.update(kept_doubles)
-    yield
-    kept_doubles.update(_put_away())
-    sys.modules.update(before)
-
-
-@pytest.fixture
-def device(doubles: None) -> Iterator[Device]:
-    """The double's device, fresh. At the end nothing may have been misused; a test that misuses empties `misuses`."""
-    found: Device = importlib.import_module("cuda.double").DEVICE
-    found.reset()
-    yield found
-    assert found.misuses() == []
-
-
-@pytest.fixture
-def cuda(device: Device) -> Iterator[Cuda]:
-    """The opened device. At the end nothing may be left on it, unless it is poisoned."""
-    opened = open_cuda(0)
-    yield opened
-    if device.answers:
-        opened.close()
-        assert device.live() == []
-
-
-@pytest.fixture
-def trt(device: Device) -> ModuleType:
-    """The double of TensorRT on the double's device, fresh."""
-    module = importlib.import_module("tensorrt")
-    module.CORE.reset()
-    return module
-
-
-@pytest.fixture
-def core(trt: ModuleType) -> Core:
-    """What a test says to the double of TensorRT."""
-    found: Core = trt.CORE
-    return found
 
 
 @pytest.fixture

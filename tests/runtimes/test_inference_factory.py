@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+
 import pytest
 
 from messages import ConfigError, RuntimeNotAvailableError
@@ -33,8 +36,13 @@ def test_an_unconfigured_environment_gets_the_baseline() -> None:
     assert build_inference_runtime(C7InferenceConfig()).current_runtime_label() == "pytorch_fp16[cpu]"
 
 
-def test_tensorrt_is_refused_honestly() -> None:
-    with pytest.raises(RuntimeNotAvailableError, match="does not contain the runtime tensorrt yet"):
+def test_tensorrt_is_built_where_it_is(trt: ModuleType) -> None:
+    assert build_inference_runtime(CONFIGURATIONS["tensorrt"]).current_runtime_label() == "tensorrt"
+
+
+def test_without_tensorrt_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(RuntimeNotAvailableError, match=r"cannot be imported .* install JetPack's .*extra `tensorrt`"):
         build_inference_runtime(CONFIGURATIONS["tensorrt"])
 
 

@@ -224,8 +224,8 @@ def test_a_runtime_is_probed_by_really_building_it() -> None:
 
 
 def test_a_runtime_that_cannot_run_here_is_refused_with_its_own_error() -> None:
-    with pytest.raises(RuntimeNotAvailableError, match="does not contain the runtime tensorrt yet"):
-        probe_runtime(C7InferenceConfig(runtime="tensorrt", device="cuda"))
+    with pytest.raises(RuntimeNotAvailableError, match="expected a CUDA device 63, found|expected NVIDIA's"):
+        probe_runtime(C7InferenceConfig(runtime="tensorrt", device_index=63))
 
 
 def test_an_error_of_any_length_and_content_survives_the_way_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,6 +124,7 @@ def power_change(field: str, value: object, shown: str) -> Change:
 CHANGES = [
     *(host_change(field) for field in HostTuple.__struct_fields__),
     Change("label", "label", {"label": "tensorrt"}, "runtime: engine onnx_trt_ep[cpu], configured tensorrt"),
+    Change("optimization_level", "request", {"optimization_level": 5}, "optimization_level: engine None, plan 5"),
     Change(
         "source_sha256",
         "request",
@@ -242,7 +243,7 @@ NOT_OF_THE_ENGINE = {
 
 
 def test_no_field_of_an_engine_is_left_out_of_the_comparison_unsaid() -> None:
-    compared = {"host", "runtime_label", "source_sha256", "build_config", "dataset_sha256"}
+    compared = {"host", "runtime_label", "source_sha256", "build_config", "dataset_sha256", "build"}
     signed_off = {"self_test_sha256", "power", "memory", "accuracy"}
     assert compared | signed_off | NOT_COMPARED.keys() == set(EngineCacheEntry.__struct_fields__)
 

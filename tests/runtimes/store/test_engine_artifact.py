@@ -414,6 +414,7 @@ def test_a_number_that_no_machine_has_is_refused(entry: EngineCacheEntry, place:
 
 def test_what_tensorrt_was_asked_for_and_did_is_read_back_with_the_engine(tmp_path: Path) -> None:
     report = BuildReport(
+        optimization_level=3,
         builder="trtexec",
         tensorrt="10.3.0.30",
         strongly_typed=False,
