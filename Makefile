@@ -6,7 +6,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-jetson demo engines wheelhouse test check bench chaos FORCE
+.PHONY: help setup setup-jetson demo engines wheelhouse test check bench chaos trt-bindings FORCE
 
 PYTHON ?=
 VENV := .venv
@@ -104,6 +104,11 @@ bench: $(VENV)/installed ## what a message costs, in time and memory, what a res
 
 chaos: $(VENV)/installed ## the tests that break things for minutes
 	@$(BIN)/python -m pytest -q -s -m chaos
+
+trt-bindings: $(VENV)/trt-bindings/installed $(LOWEST_VENV)/trt-bindings/installed ## fetches NVIDIA's bindings of TensorRT, for the tests that hold our code and its doubles against them
+
+%/trt-bindings/installed: %/installed tests/bindings/requirements.txt tests/bindings/set_up.sh $(wildcard tests/bindings/stub/*)
+	@if [ -e $*/installed ]; then tests/bindings/set_up.sh $*/bin/python $(@D); fi
 
 ifneq ($(wildcard $(VENV)/jetson),)
 $(VENV)/installed: $(VENV)/jetson

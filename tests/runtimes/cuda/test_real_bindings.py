@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runtimes.cuda_errors import CUDA_ERRORS
+from tests.bindings.fetched import package, pinned
 
 if TYPE_CHECKING:
     from tests.doubles.cuda.double import Device
@@ -81,9 +82,12 @@ CONSTANTS = ("cudaStreamNonBlocking", "cudaEventDisableTiming", "cudaHostAllocDe
 CUDA_NAME = re.compile(r"cuda[A-Z]\w+")
 
 
+def importing_from(path: str | None) -> str:
+    return f"import sys; sys.path.insert(0, {path!r})" if path else ""
+
+
 def tell(path: str | None) -> dict[str, Any]:
-    search = [f"sys.path.insert(0, {path!r})"] if path else []
-    program = "\n".join(["import sys", *search, TELL])
+    program = "\n".join([importing_from(path), TELL])
     told = subprocess.run(  # noqa: S603 - our own interpreter, our own program
         [sys.executable, "-c", program, json.dumps([ASKED, ENUMS, CONSTANTS])],
         capture_output=True,
@@ -98,15 +102,19 @@ def tell(path: str | None) -> dict[str, Any]:
     return found
 
 
-@cache
-def real() -> dict[str, Any]:
+def real_path() -> str | None:
+    """Where to import the real package from: None where it is installed, else where `make trt-bindings` put it."""
     try:
         found = importlib.util.find_spec("cuda.bindings.runtime")
     except ModuleNotFoundError:
         found = None
-    if found is None:
-        pytest.skip("cuda-bindings comes with the extra `tensorrt`")
-    return tell(None)
+    [version] = pinned("cuda-bindings")
+    return None if found is not None else str(package("cuda-bindings", version))
+
+
+@cache
+def real() -> dict[str, Any]:
+    return tell(real_path())
 
 
 @cache
@@ -183,7 +191,9 @@ def test_without_a_driver_every_call_answers_as_the_real_one_does() -> None:
 def test_without_a_driver_the_real_package_is_refused_in_words() -> None:
     if real()["answers"]["cudaDriverGetVersion"][1] != "0":
         pytest.skip("there is a driver here")
-    program = "from runtimes.cuda.cuda_bindings import open_cuda; open_cuda(0)"
+    program = "\n".join(
+        [importing_from(real_path()), "from runtimes.cuda.cuda_bindings import open_cuda; open_cuda(0)"]
+    )
     told = subprocess.run(  # noqa: S603 - our own interpreter, our own program
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False, cwd=ROOT
     )
