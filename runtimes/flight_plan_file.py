@@ -186,9 +186,9 @@ class _Plan:
                         f"models.{_quoted(name)}",
                         f"consumers: expected names of [consumers] ({known}), got {consumer!r}",
                     )
-        for model in plan.runtime.tensorrt.cuda_graphs:
-            if model not in plan.models:
-                raise self._refusal("runtime.tensorrt", f"cuda_graphs: {_expected_model(plan.models, model)}")
+        for named in plan.runtime.tensorrt.cuda_graphs:
+            if named not in plan.models:
+                raise self._refusal("runtime.tensorrt", f"cuda_graphs: {_expected_model(plan.models, named)}")
 
     def _check_bounds(self, plan: FlightPlan) -> None:
         """The limits of `FlightPlan` itself: how many models and consumers, how long their names, what runs at once."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from messages import InferenceError
+from runtimes.engine_use import EngineUse
 from runtimes.exported_model import ExportedModel
 from runtimes.inference_runtime import EngineCacheEntry, ProfileRange
 
@@ -38,29 +39,19 @@ class PytorchHandle:
         self._run: Run | None = run
         self._weights = weights
         self._lock = threading.Lock()
-        self._runs_under_way = 0
-        self._suspended = False
-        self._released = False
+        self._use = EngineUse(entry.model)
 
     @contextmanager
     def running(self) -> Iterator[Run]:
         """The program, for one run. Raises InferenceError where the engine is suspended or released."""
-        with self._lock:
-            run = None if self._suspended or self._released else self._run
-            if run is None:
-                raise InferenceError(f"{self.entry.model}: the engine was put away while it was to run")
-            self._runs_under_way += 1
-        try:
+        with self._use.running():
+            run = self._run
+            assert run is not None  # noqa: S101 - only what ends its use takes it away
             yield run
-        finally:
             del run
-            with self._lock:
-                self._runs_under_way -= 1
-                self._free_if_unused()
 
     def suspend(self) -> None:
-        with self._lock:
-            self._suspended = True
+        self._use.end(_keep)
 
     def resumed(self) -> PytorchHandle:
         """A handle around the program of this one, which is suspended and keeps it no longer."""
@@ -72,15 +63,17 @@ class PytorchHandle:
         return PytorchHandle(self.entry, self.model, self.profile, run, weights)
 
     def release(self) -> None:
-        with self._lock:
-            self._released = True
-            self._free_if_unused()
+        self._use.end(self._free)
 
-    def _free_if_unused(self) -> None:
-        if self._released and self._runs_under_way == 0:
+    def _free(self) -> None:
+        with self._lock:
             weights, self._weights, self._run = self._weights, (), None
-            for tensor in weights:
-                _let_go(tensor)
+        for tensor in weights:
+            _let_go(tensor)
+
+
+def _keep() -> None:
+    """Of a suspended program nothing is given back."""
 
 
 def _let_go(tensor: torch.Tensor) -> None:

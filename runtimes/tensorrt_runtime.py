@@ -136,7 +136,18 @@ class TensorrtRuntime:
         self._resident.suspend(handle).suspend()
 
     def resume_engine(self, handle: EngineHandle) -> TensorrtHandle:
-        return self._resident.resume(handle, lambda suspended: suspended.resumed(self._open))
+        resumed: list[TensorrtHandle] = []
+
+        def resume(suspended: TensorrtHandle) -> TensorrtHandle:
+            resumed.append(suspended.resumed(self._open))
+            return resumed[0]
+
+        try:
+            return self._resident.resume(handle, resume)
+        except BaseException:
+            for each in resumed:  # the suspended one was released meanwhile, and so nobody would release this one
+                each.release()
+            raise
 
     def infer(self, handle: EngineHandle, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         engine = self._resident.require(handle)
