@@ -31,12 +31,23 @@ class Failure:
 class Core:
     version: tuple[int, int, int, int] = (10, 3, 0, 26)
     device: str = "double"
+    compute: str = "8.7"
+    """The device's compute capability."""
     logger: Any = None
     """The first that any Builder or Runtime was given; TensorRT keeps that one for the whole process
     (`NvInferRuntime.h` of 10.3, createInferRuntime)."""
     plugins: set[str] = field(default_factory=set)
     """Creators that are registered."""
     plugins_register: bool = True
+    slow_types: set[str] = field(default_factory=set)
+    """Names of `DataType` in which no kernel is the fastest: a build that may choose takes none of them."""
+    tactic_bytes: int = 0
+    """The scratch memory that one more tactic of each convolution asks a build for."""
+    unscaled: set[str] = field(default_factory=set)
+    """Tensors for which calibration finds no scale."""
+    timed: list[str] = field(default_factory=list)
+    """What builds measured, in order; what they found in a timing cache is in `found_timed`."""
+    found_timed: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     """The methods that were called on anything, in order, where a test wants to know."""
     _failures: list[Failure] = field(default_factory=list)
@@ -47,6 +58,10 @@ class Core:
         told = json.loads(os.environ.get("TENSORRT_DOUBLE", "{}"))
         self.version = tuple(told.get("version", self.version))
         self.device = told.get("device", self.device)
+        self.compute = told.get("compute", self.compute)
+        self.slow_types = set(told.get("slow_types", []))
+        self.tactic_bytes = told.get("tactic_bytes", self.tactic_bytes)
+        self.unscaled = set(told.get("unscaled", []))
         for failure in told.get("fail", []):
             self.fail(*failure)
 
@@ -78,12 +93,18 @@ class Core:
             return
         if recorder is not None:
             guarded(recorder.report_error, ErrorCodeTRT[code], text, default=False)
+            guarded(_count_errors, recorder, default=-1)
         else:
             self.say("ERROR", text)
 
     def say(self, severity: str, text: str) -> None:
         if self.logger is not None:
             guarded(self.logger.log, Severity[severity], text, default=None)
+
+
+def _count_errors(recorder: Any) -> int:
+    """getNbErrors of `python/src/infer/pyCore.cpp`, tag v10.3.0: the override that is called is `get_num_errors`."""
+    return int(recorder.get_num_errors())
 
 
 def guarded(function: Any, *arguments: Any, default: Any) -> Any:
