@@ -61,10 +61,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code. Errors go to stderr; with `--json` also as the one document.
 
     Without `arguments` it runs this process's own, and ends the process itself where threads had to be left behind:
-    the end of the interpreter would break into them, which foreign code such as ONNX Runtime answers with an abort.
+    the end of the interpreter would break into a daemon, which foreign code such as ONNX Runtime answers with an abort,
+    and would wait for any other, such as a camera's, without end.
     """
     code = _run(sys.argv[1:] if arguments is None else arguments)
-    if arguments is None and any(thread.daemon for thread in threading.enumerate()):
+    if arguments is None and threading.active_count() > 1:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, AttributeError):  # a reader that is gone, or a stream that was closed
                 stream.flush()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 import msgspec
@@ -37,11 +37,23 @@ from runtimes.store.read_ahead import ReadAhead
 from telemetry import open_thermal_source
 
 DECLARE_TIMEOUT_S = 5.0
+FLY_FOR_MAX_S = 1_000_000
+"""Eleven days: without `--for` a flight has no end of its own."""
 DEVICE_NODES = ("/dev/nvmap", "/dev/nvhost-gpu", "/dev/nvgpu/igpu0", "/dev/nvidiactl", "/dev/nvidia0")
 """What a process opens to reach an NVIDIA GPU: the first three on a Jetson (group `video`), the others elsewhere."""
 
 PLAN = click.argument("plan_path", metavar="FLIGHT.toml", type=click.Path(path_type=Path))
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+
+
+class Seconds(click.FloatRange):
+    """A duration within its bounds. NaN is in no range, and passes every comparison of a `FloatRange`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"expected a number of seconds, found {value}", param, ctx)
+        return seconds
 
 
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,7 +132,7 @@ def _describe_access(node: str) -> str:
 @PLAN
 @JSON
 def preflight(plan_path: Path, as_json: bool) -> int:
-    """Rehearse the takeoff: verify, load, self-test, run, measure, release; a go or a no-go."""
+    """Rehearse the takeoff: verify, load, self-test, construct, run, measure, release; a go or a no-go."""
     plan = read_flight_plan(plan_path)
     check_surroundings(plan, MonotonicClock())
     entries = engines_for_takeoff(plan).entries
@@ -137,7 +149,10 @@ def preflight(plan_path: Path, as_json: bool) -> int:
 @click.command()
 @PLAN
 @click.option(
-    "--for", "duration_s", type=click.FloatRange(min=0, min_open=True), help="Seconds to fly; else until a signal."
+    "--for",
+    "duration_s",
+    type=Seconds(min=0, min_open=True, max=FLY_FOR_MAX_S),
+    help="Seconds to fly; else until a signal.",
 )
 @click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARN", "ERROR"]), default="INFO", show_default=True)
 def fly(plan_path: Path, duration_s: float | None, log_level: Literal["DEBUG", "INFO", "WARN", "ERROR"]) -> None:
@@ -164,7 +179,7 @@ def declare(state: str, plan_path: Path, as_json: bool) -> int:
 
 
 @click.command()
-@click.option("--seconds", "flight_s", type=click.FloatRange(min=12, max=3600), default=24.0, show_default=True)
+@click.option("--seconds", "flight_s", type=Seconds(min=12, max=3600), default=24.0, show_default=True)
 @click.option("--out", "directory", type=click.Path(path_type=Path), default=Path("demo-flight"), show_default=True)
 @click.option("--runtime", type=click.Choice(["onnx_trt_ep", "pytorch_fp16"]), default="onnx_trt_ep", show_default=True)
 @click.option("--frames", "frames_directory", type=click.Path(path_type=Path), help="A folder of your own pictures.")

@@ -68,6 +68,27 @@ def test_wrong_usage_is_exit_code_2_and_shows_the_usage(capfd: pytest.CaptureFix
     assert "Missing argument 'FLIGHT.toml'" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fly", "flight.toml", "--for", "nan"], "expected a number of seconds, found nan"),
+        (["fly", "flight.toml", "--for", "inf"], "0<x<=1000000"),
+        (["fly", "flight.toml", "--for", "1e7"], "0<x<=1000000"),
+        (["fly", "flight.toml", "--for", "0"], "0<x<=1000000"),
+        (["fly", "flight.toml", "--for", "soon"], "'soon' is not a valid float range"),
+        (["demo", "--seconds", "nan"], "expected a number of seconds, found nan"),
+        (["demo", "--seconds", "-inf"], "12<=x<=3600"),
+    ],
+)
+def test_a_duration_that_is_none_is_wrong_usage(
+    arguments: list[str], said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    found = capfd.readouterr().err
+    assert f"Invalid value for '{arguments[-2]}'" in found
+    assert said in found
+
+
 def test_an_internal_error_keeps_its_traceback_and_is_exit_code_70(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], plan: Path
 ) -> None:
@@ -181,16 +202,21 @@ def test_a_signal_ends_a_command_as_ctrl_c_does(
     assert signal.getsignal(signal.SIGTERM) is former
 
 
-def test_a_process_with_threads_that_were_left_behind_ends_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("daemon", [True, False])
+def test_a_process_with_threads_that_were_left_behind_ends_itself(
+    monkeypatch: pytest.MonkeyPatch, daemon: bool
+) -> None:
     ended: list[int] = []
     let_go = threading.Event()
-    threading.Thread(target=let_go.wait, daemon=True).start()
+    thread = threading.Thread(target=let_go.wait, daemon=daemon)
+    thread.start()
     monkeypatch.setattr(os, "_exit", ended.append)
     monkeypatch.setattr(sys, "argv", ["c7", "no-such-command"])
     try:
         main()
     finally:
         let_go.set()
+        thread.join()
     assert ended == [2]
 
 
