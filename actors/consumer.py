@@ -27,7 +27,11 @@ class Frame(msgspec.Struct, frozen=True, eq=False):
 
 
 class FrameSource(Protocol):
-    """Where pictures come from: a camera, a folder. Constructed on the main thread as `Class(**options)`."""
+    """Where pictures come from: a camera, a folder.
+
+    Constructed as `Class(**options)`: on the main thread, or, in a recovery, on the frame thread and again with each
+    frame until it succeeds.
+    """
 
     def read(self, frame_id: int) -> npt.NDArray[np.uint8]:
         """The picture of this moment, uint8[height, width, 3]. Called by the frame thread only, one call at a time.

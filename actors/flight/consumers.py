@@ -54,12 +54,35 @@ def compose_consumers(
         _register_in_the_air(plan)
     else:
         check_consumers(plan)
+    shared = _shared(plan, entries, runtime)
+    compose = _compose_in_the_air if in_the_air else _compose
+    return {name: compose(plan, name, entries, shared) for name in plan.consumers}
+
+
+def compose_each(
+    plan: FlightPlan, entries: Mapping[str, EngineCacheEntry], runtime: SupervisedRuntime
+) -> tuple[dict[str, Consumer], dict[str, str]]:
+    """As at a takeoff, but one that cannot be constructed keeps nobody from being tried: by name those that could be,
+    and why the others could not. Raises ConfigError as `check_consumers` does, before any is constructed.
+    """
+    check_consumers(plan)
+    shared = _shared(plan, entries, runtime)
+    composed: dict[str, Consumer] = {}
+    missing: dict[str, str] = {}
+    for name in plan.consumers:
+        try:
+            composed[name] = _compose(plan, name, entries, shared)
+        except ConfigError as error:  # noqa: PERF203  # each is tried on its own
+            missing[name] = str(error)
+    return composed, missing
+
+
+def _shared(plan: FlightPlan, entries: Mapping[str, EngineCacheEntry], runtime: SupervisedRuntime) -> dict[str, object]:
     shared: dict[str, object] = {C7_INFERENCE: runtime}
     lightglue = entries.get(plan.flight.lightglue or "")
     if lightglue is not None:
         shared[LIGHTGLUE_RUNTIME] = LightGlueRuntime(runtime, lightglue)
-    compose = _compose_in_the_air if in_the_air else _compose
-    return {name: compose(plan, name, entries, shared) for name in plan.consumers}
+    return shared
 
 
 def _names_strategies(plan: FlightPlan) -> bool:

@@ -1,4 +1,4 @@
-"""The rehearsal of a takeoff: verify, load, self-test, run, measure, release; then a go or a no-go that says why."""
+"""The rehearsal of a takeoff: load, self-test, construct, run, measure, release; a go or a no-go that says why."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from actors.consumer import Consumer, FrameSource, build_source
+from actors.flight.consumers import compose_each
 from actors.flight.surroundings import load_order
 from actors.supervision import Supervision
 from actors.takeoff import supervise
@@ -88,9 +90,14 @@ def measured_enough(runs: int, elapsed_ns: int) -> bool:
     return runs >= RUNS_MAX or (runs >= RUNS_MIN and elapsed_ns >= MEASURED_FOR_NS)
 
 
-def judge_rehearsal(engines: Sequence[EngineRehearsal], frame_period_ms: float, memory: MemoryBudget) -> Verdict:
-    """Pure. The sum of calls per frame times p99 must fit the frame's period, and each run's p99 its deadline."""
-    problems = [*memory.shortages]
+def judge_rehearsal(
+    engines: Sequence[EngineRehearsal], frame_period_ms: float, memory: MemoryBudget, faults: Sequence[str] = ()
+) -> Verdict:
+    """Pure. The sum of calls per frame times p99 must fit the frame's period, and each run's p99 its deadline.
+
+    `faults` say which component of the flight could not be constructed, and why.
+    """
+    problems = [*memory.shortages, *faults]
     problems += [f"{engine.model}: {engine.problem}" for engine in engines if engine.problem]
     problems += [
         f"{engine.model}: a run takes {engine.p99_run_ms:.1f} ms (p99 of {engine.runs}), its deadline is"
@@ -122,10 +129,13 @@ def rehearse(
     memory: MemoryBudget,
     clock: Clock | None = None,
 ) -> Verdict:
-    """Load every engine as at takeoff, run each on its samples, release all. A refused load is a no-go.
+    """Load every engine as at takeoff, construct what flies on them, run each on its samples, release all.
 
-    Where the memory does not last nothing is loaded. Blocks for some five seconds an engine, for RUNS_MIN + 1 runs
-    where these take longer, and for REHEARSAL_WITHIN_MS where one of them hangs.
+    A refused load is a no-go, and so is a frame source or a consumer that cannot be constructed. Those that can be are
+    given no frame, but take their memory while the engines run. Where the memory does not last nothing is loaded.
+
+    Blocks for some five seconds an engine, for RUNS_MIN + 1 runs where these take longer, for REHEARSAL_WITHIN_MS where
+    one of them hangs, and for as long as constructors take.
     """
     period_ms = 1000.0 / plan.frames.rate_hz if plan.frames else math.inf
     if memory.shortages:
@@ -146,10 +156,27 @@ def rehearse(
         verdict = judge_rehearsal((), period_ms, memory)
         return msgspec.structs.replace(verdict, go=False, problems=(str(refusal),))
     with supervision:
+        constructed, faults = _construct(plan, entries, supervision)
         rehearsals = [
             _rehearse(supervision, entry, plan.models[entry.model], clock) for entry in load_order(plan, entries)
         ]
-    return judge_rehearsal(rehearsals, period_ms, memory)
+        constructed.clear()  # what lets go of an engine at its end finds it answering still
+    return judge_rehearsal(rehearsals, period_ms, memory, faults)
+
+
+def _construct(
+    plan: FlightPlan, entries: Mapping[str, EngineCacheEntry], supervision: Supervision
+) -> tuple[list[FrameSource | Consumer], list[str]]:
+    """The frame source and the consumers in the order of a takeoff, and why others could not be constructed."""
+    constructed: list[FrameSource | Consumer] = []
+    faults: list[str] = []
+    if plan.frames is not None:
+        try:
+            constructed.append(build_source(plan.frames))
+        except ConfigError as error:
+            faults.append(str(error))
+    consumers, missing = compose_each(plan, entries, supervision.as_runtime())
+    return [*constructed, *consumers.values()], [*faults, *missing.values()]
 
 
 def _rehearse(

@@ -12,20 +12,19 @@ from pathlib import Path
 import msgspec
 from loguru import logger
 
-from actors.consumer import build_source
 from actors.flight.consumers import compose_consumers
 from actors.flight.control_socket import ControlSocket
 from actors.flight.declaration import Declarations
 from actors.flight.flight_lock import FlightLock
 from actors.flight.frame_loop import FrameCounts, FrameLoop
 from actors.flight.journal import Journal
+from actors.flight.late_sources import open_frame_source, open_thermal
 from actors.flight.life import FlightEngines, Life, accept_engines, begin_life, engines_for
 from actors.flight.signals import StopSignals
 from actors.flight.surroundings import check_memory, check_surroundings, load_order
 from actors.ledger import ModelTally
 from actors.supervision import Supervision
 from actors.takeoff import supervise
-from actors.thermal import configured_source
 from messages import (
     NS_PER_MS,
     NS_PER_S,
@@ -110,6 +109,7 @@ class _FlightProcess:
     ) -> None:
         self._plan = plan
         self._life = life
+        self._in_the_air = life.recovery is not None
         self._clock = clock
         self._journal = journal
         self._recorder = recorder
@@ -150,14 +150,14 @@ class _FlightProcess:
                 self._record,
                 flight_id=self._life.flight_id,
                 life=self._life.number,
-                airborne=self._life.recovery is not None,
+                airborne=self._in_the_air,
             )
             ending.enter_context(ControlSocket(self._plan.flight.state, declarations.answer))
             frames = self._frame_loop(supervision, engines.entries)
             if frames is not None:
                 ending.callback(frames.stop, STOP_TIMEOUT_S)
                 frames.start()
-            start = "takeoff" if self._life.recovery is None else "recovery"
+            start = "recovery" if self._in_the_air else "takeoff"
             logger.info("C7 flies; flight={} life={} after={}", self._life.flight_id, self._life.number, start)
             ended_because = _watch(supervision, read_ahead, stop, self._clock, duration_s)
         logger.info(
@@ -169,7 +169,7 @@ class _FlightProcess:
         return LifeSummary(
             flight_id=self._life.flight_id,
             life=self._life.number,
-            recovered=self._life.recovery is not None,
+            recovered=self._in_the_air,
             ended_because=ended_because,
             models=supervision.tallies(),
             frames=frames.counts if frames is not None else None,
@@ -184,8 +184,8 @@ class _FlightProcess:
             entries,
             priorities={model: plan.models[model].priority for model in entries},
             self_test_tolerances={model: plan.models[model].self_test_tolerance for model in entries},
-            mode="takeoff" if self._life.recovery is None else "recovery",
-            thermal=configured_source(plan.thermal, self._clock),
+            mode="recovery" if self._in_the_air else "takeoff",
+            thermal=open_thermal(plan.thermal, self._clock, in_the_air=self._in_the_air),
             snapshot=snapshot,
             period_s=plan.thermal.period_s,
             load_timeout_s=plan.flight.load_timeout_s,
@@ -203,8 +203,8 @@ class _FlightProcess:
         if plan.frames is None:
             return None
         return FrameLoop(
-            build_source(plan.frames),
-            compose_consumers(plan, entries, supervision.as_runtime(), in_the_air=self._life.recovery is not None),
+            open_frame_source(plan.frames, in_the_air=self._in_the_air),
+            compose_consumers(plan, entries, supervision.as_runtime(), in_the_air=self._in_the_air),
             plan.frames.rate_hz,
             self._clock,
             self._record,

@@ -21,15 +21,15 @@ from runtimes.memory_budget import MemoryBudget, plan_memory, refuse_if_short
 def check_surroundings(plan: FlightPlan, clock: Clock, *, in_the_air: bool = False) -> None:
     """Raises ConfigError naming table and key, or TelemetryUnavailableError. Writes and constructs nothing.
 
-    The modules that the plan names are imported. In the air those of consumers are left to `compose_consumers`, where
-    one that cannot be had costs only itself.
+    The modules that the plan names are imported. In the air only the folders are looked at: a consumer that cannot be
+    had costs only itself there, and frame source and thermal source are looked for again until they are there.
     """
     format_flight_id(plan.flight.name, 1)
-    if plan.frames is not None:
-        check_source(plan.frames)
     if not in_the_air:
+        if plan.frames is not None:
+            check_source(plan.frames)
         check_consumers(plan)
-    configured_source(plan.thermal, clock)
+        configured_source(plan.thermal, clock)
     _check_folder(plan.flight.state, "state")
     _check_folder(plan.flight.recordings, "recordings")
 

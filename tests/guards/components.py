@@ -112,4 +112,46 @@ GUARDS = (
         '    except ZeroDivisionError as error:\n        logger.error("C7 consumer missing',
         ("actors/flight/test_consumers.py::test_in_the_air_a_consumer_that_cannot_be_had_costs_itself_only",),
     ),
+    # 35. What a flight is made of
+    Guard(
+        35,
+        "a-rehearsal-names-what-cannot-be-constructed",
+        "actors/flight/preflight.py",
+        ", [*faults, *missing.values()]\n",
+        ", []\n",
+        (
+            "actors/flight/test_preflight_construction.py"
+            "::test_every_component_that_cannot_be_constructed_is_named_and_the_engines_are_measured_all_the_same",
+        ),
+    ),
+    Guard(
+        35,
+        "in-the-air-the-surroundings-ground-nobody",
+        "actors/flight/surroundings.py",
+        "    if not in_the_air:\n        if plan.frames",
+        "    if True:\n        if plan.frames",
+        ("actors/flight/test_late_sources.py::test_in_the_air_what_is_not_there_is_no_reason_to_stay_down",),
+    ),
+    Guard(
+        35,
+        "in-the-air-the-frame-source-may-come-late",
+        "actors/flight/late_sources.py",
+        "    return LateFrameSource(frames) if in_the_air else build_source(frames)\n",
+        "    return build_source(frames)\n",
+        (
+            "actors/flight/test_late_sources.py"
+            "::test_the_frame_thread_looks_at_each_frame_and_its_failure_is_one_line_in_ten_seconds",
+        ),
+    ),
+    Guard(
+        35,
+        "in-the-air-the-thermal-source-may-come-late",
+        "actors/flight/late_sources.py",
+        "        return LateThermalSource(section, clock)\n",
+        "        pass\n",
+        (
+            "actors/flight/test_late_sources.py"
+            "::test_a_thermal_source_that_comes_late_is_telemetry_that_was_lost_and_is_restored",
+        ),
+    ),
 )

@@ -132,6 +132,13 @@ def test_a_go_means_that_every_figure_is_within_its_bound(rows: list[tuple[float
     assert judged(*engines).go is within
 
 
+class Camera:
+    """Constructed, and never read."""
+
+    def read(self, frame_id: int) -> np.ndarray:
+        raise AssertionError(f"a rehearsal reads no frame, not {frame_id}")
+
+
 def plan_for(
     folder: Path, *models: str, rate_hz: float | None = None, samples: str = "", deadline_ms: float = 100.0
 ) -> FlightPlan:
@@ -140,7 +147,7 @@ def plan_for(
         text += f'[models.{model}]\nsource = "{model}.onnx"\nprecision = "fp32"\ndeadline_ms = {deadline_ms}\n'
         text += f"priority = {len(models) - index}\n" + samples
     if rate_hz is not None:
-        text += f'[frames]\nsource = "eyes:Camera"\nrate_hz = {rate_hz}\n'
+        text += f'[frames]\nsource = "{__name__}:Camera"\nrate_hz = {rate_hz}\n'
     (folder / "flight.toml").write_text(text)
     return read_flight_plan(folder / "flight.toml")
 
