@@ -181,7 +181,8 @@ def describe(progress: ProvisionProgress) -> str:
     if progress.step == "compiling":
         former = progress.former_build_ns
         last_time = "" if former is None else f", the former build took {_duration(former / NS_PER_S)}"
-        return f"{progress.model}: compiling for {progress.elapsed_ns // NS_PER_S} s{last_time}"
+        phase = f": {progress.phase}" if progress.phase else ""
+        return f"{progress.model}: compiling for {progress.elapsed_ns // NS_PER_S} s{last_time}{phase}"
     if progress.step == "ready":
         return f"{progress.model}: ready: {progress.engine}"
     words = progress.step.replace("_", " ")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from messages.errors import ConfigError, RuntimeNotAvailableError
 from messages.thermal import ThermalFeed
 from runtimes.build_flags import read_build_flag
@@ -20,11 +22,15 @@ SOURCE_SUFFIX: dict[RuntimeName, str] = {"tensorrt": ".onnx", "onnx_trt_ep": ".o
 
 
 def build_inference_runtime(
-    config: C7InferenceConfig, thermal: ThermalFeed | None = None, read: ReadEngine = read_verified
+    config: C7InferenceConfig,
+    thermal: ThermalFeed | None = None,
+    read: ReadEngine = read_verified,
+    progress: Callable[[str], None] | None = None,
 ) -> InferenceRuntime:
     """Build the runtime that is configured, and no other.
 
-    `thermal` is where its `thermal_state()` reads from, `read` gives it the bytes of an engine. Raises
+    `thermal` is where its `thermal_state()` reads from, `read` gives it the bytes of an engine. `progress` hears, from
+    the library's threads, how far a compilation is, where the library tells; only TensorRT does. Raises
     RuntimeNotAvailableError where the runtime is built out (its BUILD_* flag is OFF) or its library, device or
     provider is not here, ConfigError for a configuration or flag that cannot be meant.
     """
@@ -45,7 +51,7 @@ def build_inference_runtime(
         return PytorchFp16Runtime(config, thermal, read)
     from runtimes.tensorrt_runtime import TensorrtRuntime
 
-    return TensorrtRuntime(config, thermal, read)
+    return TensorrtRuntime(config, thermal, read, progress)
 
 
 def check_runtime_config(config: C7InferenceConfig) -> None:

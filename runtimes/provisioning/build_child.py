@@ -19,8 +19,8 @@ import msgspec
 from messages.clock import NS_PER_S
 from messages.errors import EngineBuildError
 from runtimes.config import C7InferenceConfig
+from runtimes.provisioning.answer_stream import AnswerStream
 from runtimes.provisioning.build_request import (
-    ANSWER_MAX_BYTES,
     Answer,
     BuildEngine,
     EngineBuilt,
@@ -31,6 +31,9 @@ from runtimes.provisioning.build_request import (
     decode_answer,
     encode,
 )
+
+Heartbeat = Callable[[int, str], None]
+"""Called with the nanoseconds since the build began, and how far the library says that it is, "" where it does not."""
 
 BUILD_TIMEOUT_S = 4 * 3600.0
 """INT8 builds with calibration take tens of minutes on a Jetson."""
@@ -62,10 +65,10 @@ def build_engine(
     request: BuildEngine,
     *,
     timeout_s: float = BUILD_TIMEOUT_S,
-    heartbeat: Callable[[int], None] | None = None,
+    heartbeat: Heartbeat | None = None,
     command: Sequence[str] = COMMAND,
 ) -> EngineBuilt:
-    """Compile one engine. `heartbeat` is called each second with the elapsed nanoseconds.
+    """Compile one engine. `heartbeat` is called each second.
 
     Raises the typed error of the build, and EngineBuildError where the child crashes or takes too long.
     """
@@ -79,7 +82,7 @@ def run_request(
     request: Request,
     *,
     timeout_s: float,
-    heartbeat: Callable[[int], None] | None = None,
+    heartbeat: Heartbeat | None = None,
     command: Sequence[str] = COMMAND,
 ) -> Answer:
     """Run a request in a child process and wait for its answer. Raises its typed error, or EngineBuildError.
@@ -128,13 +131,14 @@ def _listen(
     answers: IO[bytes],
     subject: str,
     timeout_s: float,
-    heartbeat: Callable[[int], None] | None,
+    heartbeat: Heartbeat | None,
 ) -> tuple[bytes, bytes]:
     """The end of what the child printed, and its answer, once both have ended."""
     began_ns = time.monotonic_ns()
     ended_ns: int | None = None
     beats = 0
-    received = {"output": b"", "answer": b""}
+    output = b""
+    stream = AnswerStream()
     with selectors.DefaultSelector() as selector:
         assert child.stdout is not None  # noqa: S101 - it was asked for
         selector.register(child.stdout, selectors.EVENT_READ, "output")
@@ -145,16 +149,16 @@ def _listen(
                 chunk = os.read(key.fd, _READ_BYTES)
                 if not chunk:
                     selector.unregister(key.fileobj)
-                kept = received[key.data] + chunk
-                received[key.data] = kept[-_TAIL_BYTES:] if key.data == "output" else kept[: ANSWER_MAX_BYTES + 1]
+                if key.data == "answer":
+                    stream.take(chunk)
+                else:
+                    output = (output + chunk)[-_TAIL_BYTES:]
             elapsed_ns = time.monotonic_ns() - began_ns
             if elapsed_ns > timeout_s * NS_PER_S:
-                raise EngineBuildError(
-                    f"{subject}: the build was stopped after {timeout_s:.0f} s{_last_words(received['output'])}"
-                )
+                raise EngineBuildError(f"{subject}: the build was stopped after {timeout_s:.0f} s{_last_words(output)}")
             if heartbeat is not None and elapsed_ns // NS_PER_S > beats:
                 beats = elapsed_ns // NS_PER_S
-                heartbeat(elapsed_ns)
+                heartbeat(elapsed_ns, stream.phase)
             if child.poll() is not None:
                 # What it wrote itself is in the pipes by now; a process that it left behind may hold them, and write.
                 ended_ns = ended_ns or time.monotonic_ns()
@@ -166,7 +170,8 @@ def _listen(
         raise EngineBuildError(
             f"{subject}: the build closed its output but did not end within {_EXIT_TIMEOUT_S:.0f} s"
         ) from error
-    return received["output"], received["answer"]
+    stream.take(b"")
+    return output, stream.answer
 
 
 def _judge(returncode: int, output: bytes, data: bytes, subject: str) -> Answer:

@@ -12,6 +12,7 @@ import importlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 import msgspec
 
@@ -20,6 +21,7 @@ from runtimes.config import C7InferenceConfig, RuntimeName
 from runtimes.host import NOT_INSTALLED, detect_host
 from runtimes.inference_factory import build_inference_runtime
 from runtimes.inference_runtime import HostTuple
+from runtimes.provisioning.answer_stream import AnswerPipe
 from runtimes.provisioning.build_request import (
     ANSWER_MAX_BYTES,
     REQUEST_MAX_BYTES,
@@ -31,7 +33,6 @@ from runtimes.provisioning.build_request import (
     RequestFailed,
     RuntimeProbed,
     decode_request,
-    encode,
 )
 from runtimes.provisioning.signed_off_build import build_signed_off, compile_folder
 
@@ -45,16 +46,19 @@ def main(arguments: list[str]) -> int:
     answer_descriptor = int(arguments[0])
     os.set_inheritable(answer_descriptor, False)
     _die_with(int(arguments[1]))
-    answer = answer_request(decode_request(sys.stdin.buffer.read(REQUEST_MAX_BYTES + 1)))
-    with open(answer_descriptor, "wb") as pipe:
-        pipe.write(encode(answer))
+    pipe = AnswerPipe(answer_descriptor)
+    answer = answer_request(decode_request(sys.stdin.buffer.read(REQUEST_MAX_BYTES + 1)), pipe.tell)
+    pipe.answer(answer)
     return 1 if isinstance(answer, RequestFailed) else 0
 
 
-def answer_request(request: Request) -> Answer:
-    """Carry one request out. Typed errors become an answer; anything else ends this process, as it should."""
+def answer_request(request: Request, tell: Callable[[str], None] | None = None) -> Answer:
+    """Carry one request out; `tell` hears how far it is, from the library's threads.
+
+    Typed errors become an answer; anything else ends this process, as it should.
+    """
     try:
-        return _probe(request) if isinstance(request, ProbeRuntime) else _build(request)
+        return _probe(request) if isinstance(request, ProbeRuntime) else _build(request, tell)
     except C7Error as error:
         return RequestFailed(type(error).__name__, printable(str(error), ERROR_MAX_CHARS))
 
@@ -64,14 +68,14 @@ def _probe(request: ProbeRuntime) -> RuntimeProbed:
     return RuntimeProbed(runtime.current_runtime_label(), _host(request.config))
 
 
-def _build(request: BuildEngine) -> EngineBuilt:
+def _build(request: BuildEngine, tell: Callable[[str], None] | None) -> EngineBuilt:
     config = msgspec.structs.replace(
         request.config,
         engine_dir=compile_folder(request),
         storage_room_bytes=request.room_bytes,
         timing_cache_dir=request.timing_cache,
     )
-    return build_signed_off(request, build_inference_runtime(config), _host(config))
+    return build_signed_off(request, build_inference_runtime(config, progress=tell), _host(config))
 
 
 def _host(config: C7InferenceConfig) -> HostTuple:

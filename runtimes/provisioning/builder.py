@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from runtimes.config import C7InferenceConfig
-from runtimes.provisioning.build_child import build_engine, probe_runtime
+from runtimes.provisioning.build_child import Heartbeat, build_engine, probe_runtime
 from runtimes.provisioning.build_request import BuildEngine, EngineBuilt, RuntimeProbed
 
 
@@ -17,10 +16,10 @@ class Builder(Protocol):
         """Label and host tuple of the configured runtime on this machine. Raises C7Error."""
         ...
 
-    def build(self, request: BuildEngine, *, timeout_s: float, heartbeat: Callable[[int], None]) -> EngineBuilt:
+    def build(self, request: BuildEngine, *, timeout_s: float, heartbeat: Heartbeat) -> EngineBuilt:
         """Put one signed-off engine into `request.directory`, or nothing. Raises C7Error.
 
-        `heartbeat` is to be called now and then with the nanoseconds since the build began.
+        `heartbeat` is to be called now and then.
         """
         ...
 
@@ -31,7 +30,7 @@ class ChildBuilder:
     def probe(self, config: C7InferenceConfig) -> RuntimeProbed:
         return probe_runtime(config)
 
-    def build(self, request: BuildEngine, *, timeout_s: float, heartbeat: Callable[[int], None]) -> EngineBuilt:
+    def build(self, request: BuildEngine, *, timeout_s: float, heartbeat: Heartbeat) -> EngineBuilt:
         return build_engine(request, timeout_s=timeout_s, heartbeat=heartbeat)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from messages import C7Error, EngineBuildError, TensorSpec
 from runtimes.config import C7InferenceConfig
@@ -15,6 +15,7 @@ from runtimes.fake_calibrator import calibrated_engine
 from runtimes.fake_runtime import FAKE_HOST
 from runtimes.inference_runtime import EngineCacheEntry, HostTuple
 from runtimes.measurements import AccuracyRecord, MemoryUse, OutputError, PowerMode
+from runtimes.provisioning.build_child import Heartbeat
 from runtimes.provisioning.build_request import BuildEngine, EngineBuilt, RuntimeProbed
 from runtimes.samples import Samples
 from runtimes.source_model import read_source
@@ -67,7 +68,7 @@ class FakeBuilder:
         request: BuildEngine,
         *,
         timeout_s: float,  # noqa: ARG002 - the signature is Builder's
-        heartbeat: Callable[[int], None],  # noqa: ARG002
+        heartbeat: Heartbeat,  # noqa: ARG002
     ) -> EngineBuilt:
         with self._lock:
             self._requests.append(request)

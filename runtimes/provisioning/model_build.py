@@ -16,6 +16,7 @@ from messages.errors import (
 )
 from runtimes.flight_plan import FlightPlan
 from runtimes.inference_runtime import EngineCacheEntry
+from runtimes.provisioning.build_child import Heartbeat
 from runtimes.provisioning.build_request import BuildEngine, RuntimeProbed
 from runtimes.provisioning.builder import Builder
 from runtimes.provisioning.candidates import StoredEngines
@@ -155,15 +156,16 @@ class ModelBuild:
         if reason:
             self._tell("timing_cache_dropped", request, reason)
 
-    def _heartbeat(self, request: EngineRequest) -> Callable[[int], None]:
+    def _heartbeat(self, request: EngineRequest) -> Heartbeat:
         former = next(self._stored.of_model(request.model), None)
 
-        def report(elapsed_ns: int) -> None:
+        def report(elapsed_ns: int, phase: str = "") -> None:
             self._progress(
                 ProvisionProgress(
                     step="compiling",
                     model=request.model,
                     elapsed_ns=elapsed_ns,
+                    phase=phase,
                     former_build_ns=None if former is None else former.build_ns,
                 )
             )

@@ -24,7 +24,8 @@ class ProvisionProgress(msgspec.Struct, frozen=True, kw_only=True):
     """One step of a run.
 
     `waiting` for another provisioner; `decided` (`decision` and `reason`) for each model first; `compiling` once a
-    second with `elapsed_ns` and, where the store knew the model before, `former_build_ns`; `ready` for each model
+    second with `elapsed_ns`, where the library tells how far it is its `phase`, and, where the store knew the model
+    before, `former_build_ns`; `ready` for each model
     with its engine file, or `failed` with the reason; at the end `committed` or `up_to_date` with the generation's
     number. `calibration_cache_refused` and `timing_cache_dropped` say why something of a former build was not used,
     `accuracy_not_measured` why there is no reference to hold an engine against.
@@ -36,5 +37,6 @@ class ProvisionProgress(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     engine: str = ""
     elapsed_ns: int = 0
+    phase: str = ""
     former_build_ns: int | None = None
     generation: int = 0

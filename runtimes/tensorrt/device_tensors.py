@@ -1,4 +1,4 @@
-"""Device tensors in and out, as DLPack has them (`dlpack.h` v0.8), without a library of either side.
+"""Device tensors in and out, as DLPack has them (`dlpack.h` v0.8).
 
 In: the producer is told our stream, which waits for its work, and its memory is read until our stream is synchronised.
 Out: a block of its own for each output, whose work is done, and which lives until its last user lets go of it.
@@ -6,9 +6,7 @@ Out: a block of its own for each output, whose work is done, and which lives unt
 
 from __future__ import annotations
 
-import atexit
 import ctypes
-import itertools
 import math
 import weakref
 from typing import Any
@@ -49,14 +47,6 @@ class _DLManagedTensor(ctypes.Structure):
 
 
 _get_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
-    ("PyCapsule_GetPointer", ctypes.pythonapi)
-)
-_new_capsule = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
-    ("PyCapsule_New", ctypes.pythonapi)
-)
-# Of a capsule that is going away, which no Python reference may hold any more.
-_is_unused = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_IsValid", ctypes.pythonapi))
-_pointer_of_dying = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(
     ("PyCapsule_GetPointer", ctypes.pythonapi)
 )
 
@@ -135,51 +125,13 @@ class _Owner:
         self.finalizer.atexit = False  # the process gives all of it back
 
 
-class _Exports:
-    """What other libraries hold of our outputs, and the two C functions by which they let go of it.
+class _Lent:
+    """What NumPy makes an array of, without reading it, and holds until the last user lets go."""
 
-    A library may let go when the interpreter is gone already: a static of C++ does, and at exit any capsule that is
-    left. So nothing here is ever freed, and at exit the functions are taken out of what was given away.
-    """
-
-    def __init__(self) -> None:
-        self._held: dict[int, tuple[_DLManagedTensor, object, _Owner]] = {}
-        self._numbers = itertools.count(1)
-        self._ended = False
-        self._deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._delete)
-        self._destructor = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(self._bury)
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
-        atexit.register(self._end)
-
-    def add(self, tensor: _DLTensor, arrays: object, owner: _Owner) -> object:
-        """A capsule of the tensor, which reads `arrays`."""
-        number = next(self._numbers)
-        managed = _DLManagedTensor(tensor, number, None if self._ended else self._pointer(self._deleter))
-        self._held[number] = (managed, arrays, owner)
-        capsule: object = _new_capsule(ctypes.addressof(managed), _NAME, self._pointer(self._destructor))
-        return capsule
-
-    def _delete(self, address: int) -> None:
-        """DLPack's deleter: from any thread, with or without the interpreter's lock."""
-        if not self._ended:
-            self._held.pop(int(_DLManagedTensor.from_address(address).manager_ctx), None)
-
-    def _bury(self, capsule: int) -> None:
-        """A capsule that nobody took still bears its first name, and its tensor goes with it."""
-        if not self._ended and _is_unused(capsule, _NAME):
-            self._delete(_pointer_of_dying(capsule, _NAME))
-
-    def _end(self) -> None:
-        self._ended = True
-        for managed, _, _ in list(self._held.values()):
-            managed.deleter = None  # `dlpack.h` allows none
-
-    @staticmethod
-    def _pointer(function: object) -> ctypes.c_void_p:
-        return ctypes.cast(function, ctypes.c_void_p)  # type: ignore[arg-type]
-
-
-_exports = _Exports()
+    def __init__(self, owner: _Owner, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.owner = owner
+        self.strides = (ctypes.c_int64 * len(shape))(*(math.prod(shape[axis + 1 :]) for axis in range(len(shape))))
+        self.__array_interface__ = {"version": 3, "shape": shape, "typestr": dtype.str, "data": (owner.address, False)}
 
 
 class DeviceTensor:
@@ -220,17 +172,14 @@ class DeviceTensor:
                 f"expected device {device} or none and no copy, found device {dl_device} and copy={copy}; import it"
                 " where it lies, and copy it there"
             )
-        rank = len(self._shape)
-        shape = (ctypes.c_int64 * rank)(*self._shape)
-        strides = (ctypes.c_int64 * rank)(*(math.prod(self._shape[axis + 1 :]) for axis in range(rank)))
-        tensor = _DLTensor(
-            # NULL for a tensor of size zero, as `dlpack.h` v1.1 has it.
-            self._owner.address if math.prod(self._shape) else None,
-            _DLDevice(*device),
-            rank,
-            _DLDataType(*_dtypes(self._dtype.name)[0]),
-            ctypes.cast(shape, ctypes.POINTER(ctypes.c_int64)),
-            ctypes.cast(strides, ctypes.POINTER(ctypes.c_int64)),
-            0,
-        )
-        return _exports.add(tensor, (shape, strides), self._owner)
+        # NumPy makes the capsule. Its destructor and deleter are C, so that they hold on any thread, while an exception
+        # is on its way, and when the interpreter is gone; ours would be Python inside of it.
+        lent = _Lent(self._owner, self._shape, self._dtype)
+        capsule: object = np.asarray(lent).__dlpack__()
+        found = _DLManagedTensor.from_address(_get_pointer(capsule, _NAME)).dl_tensor
+        found.device = _DLDevice(*device)
+        # Not NULL, which `dlpack.h` allows no more from v1.2 on.
+        found.strides = ctypes.cast(lent.strides, ctypes.POINTER(ctypes.c_int64))
+        if 0 in self._shape:
+            found.data = None  # as `dlpack.h` says from v1.1 on
+        return capsule

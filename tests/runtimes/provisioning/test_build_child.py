@@ -174,7 +174,7 @@ def test_an_interrupted_build_has_ended_when_the_interrupt_is_passed_on(monkeypa
         started[0]._sigint_wait_secs = 0  # type: ignore[attr-defined]
         return started[0]
 
-    def interrupt(_: int) -> None:
+    def interrupt(_: int, __: str) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(subprocess, "Popen", start)
@@ -194,15 +194,31 @@ def test_an_answer_to_another_question_is_refused() -> None:
 
 
 def test_a_long_build_has_a_heartbeat() -> None:
-    beats: list[int] = []
+    beats: list[tuple[int, str]] = []
     command = child("""
         import select
         select.select([], [], [], 1.2)
         answer(EngineBuilt('x'))
     """)
-    build_engine(REQUEST, command=command, heartbeat=beats.append)
+    build_engine(REQUEST, command=command, heartbeat=lambda *beat: beats.append(beat))
     assert beats
-    assert all(elapsed_ns >= 1_000_000_000 for elapsed_ns in beats)
+    assert all(elapsed_ns >= 1_000_000_000 and phase == "" for elapsed_ns, phase in beats)
+
+
+def test_a_heartbeat_says_how_far_the_library_is() -> None:
+    beats: list[str] = []
+    command = child("""
+        import select
+        from runtimes.provisioning.answer_stream import AnswerPipe
+        pipe = AnswerPipe(int(sys.argv[-2]))
+        pipe.tell("Building Engine 1/4")
+        select.select([], [], [], 1.2)
+        pipe.tell("Building Engine 2/4")
+        select.select([], [], [], 1.2)
+        pipe.answer(EngineBuilt('x'))
+    """)
+    assert build_engine(REQUEST, command=command, heartbeat=lambda _, phase: beats.append(phase)) == EngineBuilt("x")
+    assert list(dict.fromkeys(beats)) == ["Building Engine 1/4", "Building Engine 2/4"]
 
 
 def test_a_killed_provisioner_leaves_no_compiler_behind(tmp_path: Path) -> None:
@@ -224,7 +240,7 @@ def test_a_runtime_is_probed_by_really_building_it() -> None:
 
 
 def test_a_runtime_that_cannot_run_here_is_refused_with_its_own_error() -> None:
-    with pytest.raises(RuntimeNotAvailableError, match="expected a CUDA device 63, found|expected NVIDIA's"):
+    with pytest.raises(RuntimeNotAvailableError, match=r"expected a CUDA device 63, found|expected NVIDIA's"):
         probe_runtime(C7InferenceConfig(runtime="tensorrt", device_index=63))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -15,6 +15,7 @@ from runtimes.fake_runtime import FakeRuntime
 from runtimes.fake_steps import computes
 from runtimes.flight_plan import FlightPlan, FlightSection, ModelSection, ProfileSection
 from runtimes.npz_file import encode_npz
+from runtimes.provisioning.build_child import Heartbeat
 from runtimes.provisioning.build_request import BuildEngine, EngineBuilt, RuntimeProbed
 from runtimes.provisioning.provision import ProvisionProgress, provision
 from runtimes.provisioning.signed_off_build import build_signed_off, compile_folder
@@ -57,7 +58,7 @@ class FakeBuilder:
         fake = self._fake(None)
         return RuntimeProbed(fake.current_runtime_label(), fake.entry("vpr").host)
 
-    def build(self, request: BuildEngine, *, timeout_s: float, heartbeat: Callable[[int], None]) -> EngineBuilt:
+    def build(self, request: BuildEngine, *, timeout_s: float, heartbeat: Heartbeat) -> EngineBuilt:
         fake = self._fake(compile_folder(request))
         try:
             return build_signed_off(request, fake, fake.entry("vpr").host)

@@ -6,7 +6,6 @@ The network is squeezenet with seeded weights and a dynamic batch, compiled and 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from runtimes.host import detect_host
 from runtimes.inference_factory import build_inference_runtime
 from runtimes.inference_runtime import EngineCacheEntry
 from runtimes.measurements import PowerMode
+from runtimes.provisioning.build_child import Heartbeat
 from runtimes.provisioning.build_request import BuildEngine, EngineBuilt, RuntimeProbed
 from runtimes.provisioning.progress import ProvisionProgress
 from runtimes.provisioning.provision import provision
@@ -52,7 +52,7 @@ class RealBuilder:
             build_inference_runtime(config).current_runtime_label(), detect_host(onnxruntime.__version__)
         )
 
-    def build(self, request: BuildEngine, *, timeout_s: float, heartbeat: Callable[[int], None]) -> EngineBuilt:
+    def build(self, request: BuildEngine, *, timeout_s: float, heartbeat: Heartbeat) -> EngineBuilt:
         self.built.append(request.model)
         config = msgspec.structs.replace(request.config, engine_dir=compile_folder(request))
         runtime = build_inference_runtime(config)
@@ -65,7 +65,7 @@ class RealBuilder:
 class NoBuilder(RealBuilder):
     """Says which builds were asked for, and builds nothing."""
 
-    def build(self, request: BuildEngine, *, timeout_s: float, heartbeat: Callable[[int], None]) -> EngineBuilt:
+    def build(self, request: BuildEngine, *, timeout_s: float, heartbeat: Heartbeat) -> EngineBuilt:
         self.built.append(request.model)
         raise EngineBuildError("nothing is compiled here")
 
