@@ -139,7 +139,7 @@ def _prepare(
             return factory(**arguments)
         except C7Error:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # foreign code, which ends no process of ours
             raise AirborneBootstrapError(
                 f"{slug}: {_name_of(factory)} cannot be constructed: {describe_error(error)}"
             ) from error

@@ -65,7 +65,7 @@ def build_source(frames: FramesSection) -> FrameSource:
     cls = _source_class(frames)
     try:
         return cast("FrameSource", cls(**frames.options))
-    except Exception as error:  # a constructor is the user's code and may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything and ends no process
         raise ConfigError(f"[frames] source: {frames.source} cannot be constructed: {describe_error(error)}") from error
 
 
@@ -74,7 +74,7 @@ def load_class(import_path: str, plan_key: str) -> type:
     module_name, _, class_name = import_path.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # an import runs the user's code, which may raise anything
+    except (Exception, SystemExit) as error:  # an import runs the user's code
         raise ConfigError(
             f"{plan_key}: {module_name} cannot be imported: {describe_error(error)}. Expected a module that is "
             "installed beside this program, or that lies in a folder of PYTHONPATH"

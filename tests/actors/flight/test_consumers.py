@@ -34,6 +34,8 @@ class OnRuntime(Keeping):
     def __init__(self, c7_inference, *, engine="", threshold=0.5):
         if threshold > 1:
             raise ValueError("a threshold is at most 1")
+        if threshold < 0:
+            raise SystemExit(0)
         self.c7_inference, self.engine, self.threshold = c7_inference, engine, threshold
 
 class OnBoth(Keeping):
@@ -96,6 +98,7 @@ RESULT = {"y": np.ones(3, np.float32)}
 @pytest.fixture(autouse=True)
 def _module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (tmp_path / "plan_consumers.py").write_text(MODULE)
+    (tmp_path / "leaving_consumers.py").write_text("raise SystemExit(0)")
     (tmp_path / "broken_consumers.py").write_text("raise RuntimeError('no licence')")
     monkeypatch.syspath_prepend(tmp_path)
     before = dict(_STRATEGY_REGISTRY)
@@ -287,8 +290,16 @@ def test_what_a_factory_returns_must_take_frames(tmp_path: Path) -> None:
             "[consumers.vpr] vpr: OnRuntime cannot be constructed: ValueError: a threshold is at most 1",
         ),
         (
+            named("OnRuntime", "options = { threshold = -1 }"),
+            "[consumers.vpr] vpr: OnRuntime cannot be constructed: SystemExit: 0",
+        ),
+        (
             '[consumers.vpr]\nclass = "broken_consumers:X"\n',
             "[consumers.vpr] class: broken_consumers cannot be imported",
+        ),
+        (
+            '[consumers.vpr]\nclass = "leaving_consumers:X"\n',
+            "[consumers.vpr] class: leaving_consumers cannot be imported: SystemExit: 0",
         ),
         ('[consumers.vpr]\nstrategy = "own"\n', "[consumers.vpr] strategy: expected one that is registered for vpr"),
     ],

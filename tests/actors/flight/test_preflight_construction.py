@@ -36,6 +36,8 @@ class Noted:
 
 class Camera(Noted):
     def __init__(self, *, device="/dev/video0"):
+        if device == "":
+            raise SystemExit(0)
         if device == "nowhere":
             raise OSError(19, "No such device")
         super().__init__()
@@ -133,6 +135,11 @@ def test_every_component_that_cannot_be_constructed_is_named_and_the_engines_are
     )
     assert [name for name, _, _ in module.constructed] == ["Looker"], "b, which nothing is wrong with"
     assert verdict.engines[0].runs > 0
+
+
+def test_a_constructor_that_would_end_the_process_with_success_is_a_no_go(tmp_path: Path) -> None:
+    verdict = Rehearsed(tmp_path).verdict(plan_of(tmp_path, camera='options = { device = "" }\n'))
+    assert verdict.problems == ("[frames] source: rehearsed:Camera cannot be constructed: SystemExit: 0",)
 
 
 def test_consumers_share_one_lightglue_on_the_engine_that_is_loaded_already(tmp_path: Path, module: Any) -> None:
