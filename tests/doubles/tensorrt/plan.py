@@ -18,7 +18,10 @@ Shape = tuple[int, ...]
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """`profiles` are ranges (input, min, opt, max) by profile. `layers` is the inspector's JSON.
 
-    `plugins` are creators without which no runtime can load the engine. `device` is the GPU that it was built on.
+    `plugins` are creators without which no runtime can load the engine. `device` is the GPU that it was built on, and
+    `compute` its compute capability. `on_host` are inputs and outputs that are shapes' values; `values` are what the
+    profiles allow of such an input, as ranges (input, min, opt, max) by profile. `formats` are memory layouts, by the
+    number in `TensorFormat`, of what is not LINEAR.
     """
 
     onnx: bytes
@@ -29,6 +32,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     host_code: bool = False
     plugins: tuple[str, ...] = ()
     device: str = "double"
+    compute: str = "8.7"
+    on_host: tuple[str, ...] = ()
+    values: tuple[tuple[tuple[str, Shape, Shape, Shape], ...], ...] = ((),)
+    formats: dict[str, int] = {}
 
 
 def encode(plan: Plan, version: tuple[int, int, int, int]) -> bytes:
@@ -42,4 +49,8 @@ def decode(data: bytes) -> tuple[Plan, tuple[int, int, int, int]]:
     magic, layout, major, minor, patch, build = _HEADER.unpack_from(data)
     if magic != b"ftrt" or layout != 0:
         raise ValueError("magic")
-    return msgspec.msgpack.decode(data[_HEADER.size :], type=Plan), (major, minor, patch, build)
+    try:
+        plan = msgspec.msgpack.decode(data[_HEADER.size :], type=Plan)
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error)) from error
+    return plan, (major, minor, patch, build)
