@@ -165,7 +165,7 @@ class DeviceTensor:
         max_version: tuple[int, int] | None = None,
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
-    ) -> object:
+    ) -> Any:
         device = self.__dlpack_device__()
         if copy or (dl_device is not None and tuple(dl_device) != device):
             raise BufferError(
@@ -175,7 +175,7 @@ class DeviceTensor:
         # NumPy makes the capsule. Its destructor and deleter are C, so that they hold on any thread, while an exception
         # is on its way, and when the interpreter is gone; ours would be Python inside of it.
         lent = _Lent(self._owner, self._shape, self._dtype)
-        capsule: object = np.asarray(lent).__dlpack__()
+        capsule = np.asarray(lent).__dlpack__()
         found = _DLManagedTensor.from_address(_get_pointer(capsule, _NAME)).dl_tensor
         found.device = _DLDevice(*device)
         # Not NULL, which `dlpack.h` allows no more from v1.2 on.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import numpy as np
 
 from messages import InferenceError, TensorSpec
 from runtimes.cuda.port import Cuda, DeviceMemory, PinnedMemory, Stream
 from runtimes.cuda.release import release_all
+
+Block = TypeVar("Block", bound=DeviceMemory)
 
 
 class TensorMemory:
@@ -29,10 +32,7 @@ class TensorMemory:
     @property
     def address(self) -> int:
         """What TensorRT is told."""
-        block = self._host if self.on_host else self._device
-        if block is None:
-            raise InferenceError(f"{self.name}: expected memory for this tensor, found none: it was given back")
-        return block.address
+        return self._require(self._host if self.on_host else self._device).address
 
     @property
     def host_address(self) -> int:
@@ -53,7 +53,8 @@ class TensorMemory:
             return
         if self._fixed_by:
             raise InferenceError(
-                f"{self.name}: {list(shape)} needs {size_bytes} bytes, and its memory cannot grow: {self._fixed_by}"
+                f"{self.name}: {list(shape)} needs {size_bytes} bytes, found"
+                f" {self._host.size_bytes if self._host else 0}, and its memory cannot grow: {self._fixed_by}"
             )
         self.free()
         self._host = self._cuda.allocate_pinned(size_bytes)
@@ -66,7 +67,7 @@ class TensorMemory:
 
     def stage(self, array: np.ndarray, stream: Stream) -> None:
         """Copy an array in, however it lies in memory. It is read before this returns."""
-        np.copyto(self.view(array.shape), array, casting="no")
+        np.copyto(self.view(array.shape), array, casting="equiv")
         if not self.on_host:
             stream.copy_to_device(self.address, self.host_address, array.nbytes)
 
@@ -77,6 +78,11 @@ class TensorMemory:
         release_all(block.free for block in blocks)
 
     def _staged(self) -> PinnedMemory:
-        if self._host is None:
-            raise InferenceError(f"{self.name}: expected memory for this tensor, found none: it was given back")
-        return self._host
+        return self._require(self._host)
+
+    def _require(self, block: Block | None) -> Block:
+        if block is None:
+            raise InferenceError(
+                f"{self.name}: expected memory for this tensor, found none: it was given back, or never asked for"
+            )
+        return block
