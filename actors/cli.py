@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from actors.demo.networks import DEMO_RUNTIMES, DemoRuntime
 from actors.demo.story import tell_story
 from actors.flight.control_socket import declare as send_declaration
 from actors.flight.life import engines_for_takeoff
@@ -181,13 +182,13 @@ def declare(state: str, plan_path: Path, as_json: bool) -> int:
 @click.command()
 @click.option("--seconds", "flight_s", type=Seconds(min=12, max=3600), default=24.0, show_default=True)
 @click.option("--out", "directory", type=click.Path(path_type=Path), default=Path("demo-flight"), show_default=True)
-@click.option("--runtime", type=click.Choice(["onnx_trt_ep", "pytorch_fp16"]), default="onnx_trt_ep", show_default=True)
+@click.option("--runtime", type=click.Choice(DEMO_RUNTIMES), default="onnx_trt_ep", show_default=True)
 @click.option("--frames", "frames_directory", type=click.Path(path_type=Path), help="A folder of your own pictures.")
 @JSON
 def demo(
     flight_s: float,
     directory: Path,
-    runtime: Literal["onnx_trt_ep", "pytorch_fp16"],
+    runtime: DemoRuntime,
     frames_directory: Path | None,
     as_json: bool,
 ) -> int:

@@ -61,7 +61,9 @@ class FlightAccount(msgspec.Struct, frozen=True, kw_only=True):
         return not self.problems
 
 
-def account_for(lives: Sequence[Sequence[RecordedMessage]], killed_at_ns: int) -> FlightAccount:
+def account_for(
+    lives: Sequence[Sequence[RecordedMessage]], killed_at_ns: int, *, crash_planned: bool = True
+) -> FlightAccount:
     """Pure. `lives[0]` ended with the kill; the last one is the recovery."""
     last = lives[-1]
     models = tally_flight(lives)
@@ -83,10 +85,12 @@ def account_for(lives: Sequence[Sequence[RecordedMessage]], killed_at_ns: int) -
         kill_to_all_loaded_ms=_since(killed_at_ns, _first(last, AllEnginesLoaded)),
         problems=[],
     )
-    return msgspec.structs.replace(account, problems=list(_problems(account, tally_flight([last]))))
+    return msgspec.structs.replace(
+        account, problems=list(_problems(account, tally_flight([last]), crash_planned=crash_planned))
+    )
 
 
-def _problems(account: FlightAccount, last_life: dict[str, ModelRecord]) -> Iterator[str]:
+def _problems(account: FlightAccount, last_life: dict[str, ModelRecord], *, crash_planned: bool) -> Iterator[str]:
     """What a reader should not have to find out for himself."""
     for row in account.models.values():
         if not row.conserved:
@@ -102,7 +106,8 @@ def _problems(account: FlightAccount, last_life: dict[str, ModelRecord]) -> Iter
         yield "no consumer had a good frame after the kill"
     if not account.throttles_entered or not account.throttles_left:
         yield "no throttle was seen to enter and leave"
-    if not account.engines_died or not sum(row.restarts for row in account.models.values()):
+    crashed = bool(account.engines_died) and sum(row.restarts for row in account.models.values()) > 0
+    if crash_planned and not crashed:
         yield "no engine crashed and came back"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from actors.demo.model_files import write_models
-from actors.demo.networks import DemoRuntime
+from actors.demo.networks import DEMO_RUNTIMES, DemoRuntime
 from actors.demo.plan import write_flight_plan
 from messages import C7Error
 from runtimes.config import Provider
@@ -23,7 +23,7 @@ FLIGHT_S = 24.0
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--runtime", type=click.Choice(["onnx_trt_ep", "pytorch_fp16"]), default="onnx_trt_ep", show_default=True)
+@click.option("--runtime", type=click.Choice(DEMO_RUNTIMES), default="onnx_trt_ep", show_default=True)
 @click.option("--provider", type=click.Choice(["cpu", "cuda", "tensorrt"]), help="Of onnx_trt_ep; by default cpu.")
 def main(folder: Path, runtime: DemoRuntime, provider: Provider | None) -> None:
     """Write the demo's models and flight plan into FOLDER and print the plan's path."""

@@ -63,13 +63,13 @@ def write_flight_plan(
 
     `provider` is what `onnx_trt_ep` runs on. What lies in `directory` is named relative to it, so that the folder can
     be moved.
-    Within `flight_s` of a life's takeoff a throttle enters and leaves, and the refinement crashes its engine once.
+    Within `flight_s` of a life's takeoff a throttle enters and leaves, and, where `plans_a_crash`, the refinement
+    crashes its engine once.
     Store, state and recordings are folders beside the plan. Raises ConfigError where a file cannot be written, a path
     has no form in UTF-8, or `frames_directory` has no pictures or one that cannot be read.
     """
     sizes = SIZES[runtime]
-    # Float32 models stay as they are on a CPU; a GPU runs them in mixed precision.
-    precision: Precision = "fp16" if sizes.dtype == "float16" else "fp32" if provider == "cpu" else "mixed"
+    precision = _precision(runtime, provider)
     deadline_ms = round(1000.0 / rate_hz, 1)  # one frame period: a later result belongs to an older frame
     pictures: Options = {}
     if frames_directory is not None:
@@ -93,11 +93,18 @@ def write_flight_plan(
             rate_hz=rate_hz,
             options=pictures,
         ),
-        consumers=_consumers(sizes, deadline_ms, pictures, round(FAULT_AT * flight_s * rate_hz)),
+        consumers=_consumers(
+            sizes, deadline_ms, pictures, round(FAULT_AT * flight_s * rate_hz) if plans_a_crash(runtime) else -1
+        ),
     )
     path = directory / "flight.toml"
     _write(path, HEADER.format(name=path.name) + "\n" + toml_text(plan))
     return path
+
+
+def plans_a_crash(runtime: DemoRuntime) -> bool:
+    """Of TensorRT no input is known that passes every check, fails its run, and leaves the device as it was."""
+    return runtime != "tensorrt"
 
 
 def write_thermal_trace(path: Path, *, throttled_from_s: float, throttled_until_s: float) -> None:
@@ -114,6 +121,13 @@ def write_thermal_trace(path: Path, *, throttled_from_s: float, throttled_until_
     steps = math.ceil((throttled_until_s + 10.0) / TRACE_STEP_S)
     lines = (_reading(step * TRACE_STEP_S, throttled_from_s, throttled_until_s) for step in range(steps + 1))
     _write(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _precision(runtime: DemoRuntime, provider: Provider) -> Precision:
+    """Float32 models stay as they are on a CPU; a GPU runs them in mixed precision."""
+    if SIZES[runtime].dtype == "float16":
+        return "fp16"
+    return "fp32" if runtime == "onnx_trt_ep" and provider == "cpu" else "mixed"
 
 
 def _as_in_plan(models: Mapping[str, Path], directory: Path) -> dict[str, Path]:

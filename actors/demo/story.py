@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import shutil
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 from rich.console import Console
@@ -19,7 +18,8 @@ from actors.demo.account import FlightAccount, account_for, print_account
 from actors.demo.children import Child, run_command
 from actors.demo.frames import FolderFrames
 from actors.demo.model_files import write_models
-from actors.demo.plan import write_flight_plan
+from actors.demo.networks import DemoRuntime
+from actors.demo.plan import plans_a_crash, write_flight_plan
 from messages import ConfigError
 from telemetry import RecordedMessage, read_recording
 
@@ -52,7 +52,7 @@ class DemoSummary(msgspec.Struct, frozen=True, kw_only=True):
 def tell_story(
     directory: Path,
     *,
-    runtime: Literal["onnx_trt_ep", "pytorch_fp16"],
+    runtime: DemoRuntime,
     flight_s: float,
     frames_directory: Path | None,
     as_json: bool,
@@ -73,14 +73,15 @@ def tell_story(
     )
     console.print(f"[2/6] c7 provision {plan.name}: compile {len(models)} engines")
     run_command(["provision", str(plan)], directory / "provision.log", PROVISION_TIMEOUT_S)
-    console.print("[3/6] c7 fly: take off; on the way a throttle, and an engine that crashes")
+    crash = ", and an engine that crashes" if plans_a_crash(runtime) else ""
+    console.print(f"[3/6] c7 fly: take off; on the way a throttle{crash}")
     killed_at_ns = _first_life(plan, directory / "fly-life1.log", flight_s * KILL_AFTER, console)
     console.print("[5/6] c7 fly again: from its journal, engines in order of priority")
     _second_life(plan, directory / "fly-life2.log", flight_s * (1 - KILL_AFTER), console)
     console.print("[6/6] count what became of every request, from the recordings of both lives")
     recordings = sorted((directory / "recordings").glob("*.mcap"))
     lives: list[list[RecordedMessage]] = [list(read_recording(path)) for path in recordings]
-    account = account_for(lives, killed_at_ns)
+    account = account_for(lives, killed_at_ns, crash_planned=plans_a_crash(runtime))
     logs = [directory / name for name in ("provision.log", "fly-life1.log", "fly-life2.log", "summary.json")]
     summary = DemoSummary(
         runtime=runtime, flight_s=flight_s, account=account, files=[str(path) for path in (*recordings, *logs)]

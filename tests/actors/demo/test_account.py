@@ -97,6 +97,11 @@ def test_each_thing_that_did_not_happen_is_a_problem(missing: type[WireMessage],
     assert any(problem in each for each in account.problems)
 
 
+def test_a_crash_that_was_not_planned_is_not_missed() -> None:
+    lives = [[line for line in life if not isinstance(line.message, EngineDied)] for life in (FIRST_LIFE, SECOND_LIFE)]
+    assert account_for(lives, KILLED_AT_NS, crash_planned=False).holds
+
+
 def test_a_request_lost_without_a_kill_is_a_problem() -> None:
     account = account_for([FIRST_LIFE, [*SECOND_LIFE, at(1500, asked(9))]], KILLED_AT_NS)
     assert any("nothing killed it" in each for each in account.problems)

@@ -36,7 +36,9 @@ def test_the_flight_process_reads_the_plan_as_it_was_meant(tmp_path: Path, runti
     assert plan.runtime.runtime == runtime
     assert list(plan.models) == ["backbone", "extractor", "matcher", "refiner"]
     assert sorted(plan.models, key=lambda name: plan.models[name].priority) == list(plan.models)
-    assert {section.precision for section in plan.models.values()} == {"fp32" if runtime == "onnx_trt_ep" else "fp16"}
+    precision = {"onnx_trt_ep": "fp32", "pytorch_fp16": "fp16", "tensorrt": "mixed"}[runtime]
+    assert {section.precision for section in plan.models.values()} == {precision}
+    assert (int(plan.consumers["c3_5_adhop"].options["fault_at_frame"]) >= 0) == (runtime != "tensorrt")
     assert plan.models["matcher"].calls_per_frame == 13
     assert plan.flight.store == tmp_path / "engines"
     assert plan.models["matcher"].profiles["descriptors1"].max[1] == SIZES[runtime].match_keypoints
