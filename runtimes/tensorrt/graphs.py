@@ -76,7 +76,12 @@ def _complete(
     complete = {}
     for name, tensor in inputs.items():
         low, high = ranges.get(name, (tensor.spec.shape, tensor.spec.shape))
-        shape = tuple(shapes.get(name, tensor.spec.shape))
+        if name not in shapes and (low != high or -1 in low):
+            raise EngineDeserializeError(
+                f"{subject}: cuda_graphs names no shape of input {name}, expected one from {list(low)} to {list(high)};"
+                f" {_REMEDY}"
+            )
+        shape = tuple(shapes.get(name, low))
         if len(shape) != len(low) or not all(a <= size <= b for a, size, b in zip(low, shape, high, strict=True)):
             raise EngineDeserializeError(
                 f"{subject}: cuda_graphs gives input {name} the shape {list(shape)}, expected from {list(low)} to"
