@@ -106,6 +106,10 @@ def build_engine(
                 f"{source.path}: the build's folder {folder} cannot be used: {error.strerror}; a build needs room for"
                 " the model, its engine and its timings there (TMPDIR names another place)"
             ) from error
+        except TypeError as error:  # of the builder that only looks at the timings
+            if _NO_OBJECT not in str(error):
+                raise
+            raise error_of_build(str(source.path), heard.lines) from error
         except C7Error as error:
             raise type(error)(str(error).replace(str(onnx), str(source.path))) from error
         finally:

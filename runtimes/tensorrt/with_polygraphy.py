@@ -102,13 +102,20 @@ def _config_loader(polygraphy: ModuleType, job: BuildJob) -> Callable[[Builder, 
         calibrator=job.calibrator,
         profiles=[profile],
         memory_pool_limits={trt.MemoryPoolType.WORKSPACE: recipe.workspace_bytes},
-        load_timing_cache=io.BytesIO(job.timings) if job.timings else None,
+        load_timing_cache=_TimingsFile(job.timings) if job.timings else None,
         progress_monitor=job.monitor,
         profiling_verbosity=trt.ProfilingVerbosity.DETAILED,
         builder_optimization_level=recipe.optimization_level,
         precision_constraints="obey" if "OBEY_PRECISION_CONSTRAINTS" in recipe.set_flags else None,
     )
     return loader
+
+
+class _TimingsFile(io.BytesIO):
+    """Polygraphy asks a file in memory for its mode too, and takes one without for a TensorRT that has no timing cache
+    (polygraphy/util/util.py, warn_if_wrong_mode, 0.49.26 and 0.53.6)."""
+
+    mode = "rb"
 
 
 def _refuse_patterns(job: BuildJob) -> None:
