@@ -9,8 +9,13 @@ import pytest
 
 from messages import ConfigError, RuntimeNotAvailableError
 from runtimes.build_flags import read_build_flag
-from runtimes.config import C7InferenceConfig, RuntimeName
-from runtimes.inference_factory import _RUNTIME_TO_BUILD_FLAG, build_inference_runtime
+from runtimes.config import C7InferenceConfig, RuntimeName, TensorrtSection
+from runtimes.inference_factory import (
+    _RUNTIME_TO_BUILD_FLAG,
+    build_inference_runtime,
+    check_runtime_config,
+    check_tensorrt_section,
+)
 
 CONFIGURATIONS: dict[RuntimeName, C7InferenceConfig] = {
     "tensorrt": C7InferenceConfig(runtime="tensorrt", device="cuda"),
@@ -83,3 +88,39 @@ def test_onnx_runtime_takes_no_provider_by_default() -> None:
 def test_a_provider_belongs_to_onnx_runtime_alone() -> None:
     with pytest.raises(ConfigError, match="expected none with runtime pytorch_fp16, got cuda"):
         build_inference_runtime(C7InferenceConfig(runtime="pytorch_fp16", provider="cuda"))
+
+
+TOLD = [
+    TensorrtSection(builder="api"),
+    TensorrtSection(optimization_level=5),
+    TensorrtSection(share_activation_memory=True),
+    TensorrtSection(cuda_graphs={"vpr": ({"image": (1, 3)},)}),
+]
+
+
+@pytest.mark.parametrize("section", TOLD)
+@pytest.mark.parametrize("runtime", ["onnx_trt_ep", "pytorch_fp16"])
+def test_what_only_tensorrt_can_be_told_belongs_to_it_alone(runtime: RuntimeName, section: TensorrtSection) -> None:
+    provider = CONFIGURATIONS[runtime].provider
+    with pytest.raises(ConfigError, match=f"tensorrt: expected no such table with runtime {runtime}; it belongs to"):
+        build_inference_runtime(C7InferenceConfig(runtime=runtime, provider=provider, tensorrt=section))
+
+
+@pytest.mark.parametrize("section", [TensorrtSection(), *TOLD])
+def test_tensorrt_is_told_what_it_can_be_told(section: TensorrtSection) -> None:
+    check_runtime_config(C7InferenceConfig(runtime="tensorrt", tensorrt=section))
+
+
+def test_graphs_keep_an_address_that_shared_memory_does_not() -> None:
+    section = TensorrtSection(
+        share_activation_memory=True, cuda_graphs={"vpr": ({},), "other": (), "matcher": ({"a": (1,)},)}
+    )
+    with pytest.raises(
+        ConfigError,
+        match=r"tensorrt: expected cuda_graphs or share_activation_memory, found both \(vpr, matcher\): a graph keeps",
+    ):
+        check_runtime_config(C7InferenceConfig(runtime="tensorrt", tensorrt=section))
+
+
+def test_a_model_without_graphs_may_be_listed_beside_shared_memory() -> None:
+    check_tensorrt_section(TensorrtSection(share_activation_memory=True, cuda_graphs={"vpr": ()}))
