@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
 
 from actors.client import InferenceClient
 from actors.engine_loader import EngineLoader
@@ -13,6 +12,7 @@ from actors.routes import Routes
 from actors.supervised import refuse_to_block
 from messages import (
     NS_PER_MS,
+    EngineBuildError,
     Infer,
     InferCompleted,
     InferenceError,
@@ -32,15 +32,8 @@ WITHIN_MS = 1_000.0
 CONSUMER = "main"
 """Whose a call is that no `frame_scope` is around."""
 
+Clients = Callable[[str], InferenceClient]
 CompileEngine = Callable[[Path, BuildConfig], EngineCacheEntry]
-
-
-class ClientSource(Protocol):
-    """The running actors."""
-
-    def client(self, consumer: str) -> InferenceClient: ...
-
-    def thermal_state(self) -> ThermalState: ...
 
 
 class SupervisedHandle:
@@ -54,19 +47,20 @@ class SupervisedRuntime:
     """One runtime for every component of a process; made by `Supervision.as_runtime`. Thread-safe, one handle too.
 
     `within_ms` bounds a call that no `frame_scope` is around. The calls that wait raise BlockingCallError on the thread
-    of one of our own actors.
+    of one of our own actors. It refers to nothing that refers to the strategy: `compile_engine` is a weak reference.
     """
 
     def __init__(
         self,
-        actors: ClientSource,
+        clients: Clients,
         routes: Routes,
         loader: EngineLoader,
-        compile_engine: CompileEngine,
+        compile_engine: Callable[[], CompileEngine | None],
         label: str,
         within_ms: float = WITHIN_MS,
     ) -> None:
-        self._actors = actors
+        self._clients = clients
+        self._thermal_state = clients(CONSUMER).thermal_state
         self._routes = routes
         self._loader = loader
         self._compile_engine = compile_engine
@@ -78,7 +72,10 @@ class SupervisedRuntime:
         """As the strategy below, on the caller's thread. An engine that restarts counts as loaded."""
         refuse_to_block("compile_engine()")
         refuse_to_compile(model_path, self._loader.models())
-        return self._compile_engine(model_path, build_config)
+        compile_engine = self._compile_engine()
+        if compile_engine is None:
+            raise EngineBuildError(f"{model_path}: expected a runtime that flies, found one that was stopped")
+        return compile_engine(model_path, build_config)
 
     def deserialize_engine(self, entry: EngineCacheEntry) -> EngineHandle:
         """Start the engine's actor and wait until it is loaded and tested; share the one that is there already.
@@ -117,14 +114,14 @@ class SupervisedRuntime:
         """The newest sample. Never raises: without telemetry it says `source_lost`, no throttle, and NaN for what was
         not read.
         """
-        return self._actors.thermal_state()
+        return self._thermal_state()
 
     def current_runtime_label(self) -> str:
         return self._label
 
     def client(self, consumer: str) -> InferenceClient:
         """The same actors without handles, for a consumer that wants outcomes, batches, awaits or messages."""
-        return self._actors.client(consumer)
+        return self._clients(consumer)
 
     def _ask(self, model: str, inputs: Mapping[str, Tensor]) -> Outcome:
         routes, scope = self._routes, current_frame()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import atexit
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any
+from weakref import WeakMethod
 
 import pykka
 from loguru import logger
@@ -21,7 +24,7 @@ from actors.supervisor import STOP_TIMEOUT_S, RuntimeSupervisor
 from actors.thermal import ThermalActor
 from actors.thermal_feed import ThermalBroadcast
 from actors.timers import Timers
-from runtimes import InferenceRuntime
+from runtimes import BuildConfig, EngineCacheEntry, InferenceRuntime
 from telemetry import ThermalSnapshot
 
 
@@ -61,7 +64,7 @@ class Supervision(InferenceClient):
         self._thermal = thermal
         self._timers = timers
         self._restart_need = restart_need
-        self._compile_engine = strategy.compile_engine
+        self._strategy = strategy
         self._label = strategy.current_runtime_label()
         self._loader = loader
         atexit.register(self.stop)
@@ -86,7 +89,17 @@ class Supervision(InferenceClient):
     def as_runtime(self, *, within_ms: float = WITHIN_MS) -> SupervisedRuntime:
         """These actors behind the `InferenceRuntime` interface. `within_ms` bounds a call without a `frame_scope`."""
         check_within_ms(within_ms)
-        return SupervisedRuntime(self, self._routes, self._loader, self._compile_engine, self._label, within_ms)
+        return SupervisedRuntime(
+            partial(InferenceClient, routes=self._routes, snapshot=self._snapshot, broadcast=self._broadcast),
+            self._routes,
+            self._loader,
+            WeakMethod(self._compile_engine),
+            self._label,
+            within_ms,
+        )
+
+    def _compile_engine(self, model_path: Path, build_config: BuildConfig) -> EngineCacheEntry:
+        return self._strategy.compile_engine(model_path, build_config)
 
     def tallies(self) -> dict[str, ModelTally]:
         """Counts per model, consistent at one instant."""

@@ -43,6 +43,7 @@ from runtimes import (
     read_entry,
     returns,
 )
+from tests.actors.references import ways
 
 FLAGS = {
     "tensorrt": "BUILD_TENSORRT_RUNTIME",
@@ -394,6 +395,16 @@ def test_no_public_attribute_of_what_is_shared_leads_to_the_strategy_below(binar
             # A bound method's __self__ is the object that was visited already.
             to_visit += [getattr(visited, name) for name in dir(visited) if not name.startswith("_")]
     assert not [each for each in seen.values() if each is binary.raw[0]]
+
+
+def test_nothing_that_is_given_to_components_refers_to_the_strategy_by_any_way(binary: Binary, lightglue: Path) -> None:
+    for slug in AIRBORNE_REQUIRED_PRE_CONSTRUCTED_KEYS:
+        register_strategy(slug, "any", Component)
+    config = configured({"lightglue_engine": lightglue}, *AIRBORNE_REQUIRED_PRE_CONSTRUCTED_KEYS)
+    seeds = binary.build(config)
+    for component in compose_root(config, seeds).values():
+        assert ways(component, seeds["c7_inference"]), "it has the runtime"
+        assert ways(component, binary.raw[0]) == []
 
 
 def test_lightglue_that_does_not_load_stops_the_runtime_that_was_started_for_it(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from types import MethodType
 from typing import get_args
 
 import numpy as np
 import pykka
 import pytest
 
-from actors import RestartPolicy, Supervision, supervise
+from actors import RestartPolicy, supervise
 from actors.lightglue_runtime import LightGlueRuntime
 from actors.stepped import SteppedWorld, stepped
 from actors.supervised_runtime import SupervisedRuntime, error_of
@@ -35,6 +37,8 @@ from messages import (
 )
 from runtimes import BuildConfig, EngineHandle, FakeRuntime, raises, returns, takes_ms
 from runtimes.fake_steps import Step, blocks_until, loads_after
+from telemetry import ThermalReading
+from tests.actors.references import ways
 
 IMAGE = {"image": np.ones(4, np.float32)}
 RESULT = {"y": np.ones(4, np.float32)}
@@ -42,6 +46,13 @@ FINE = returns(RESULT)
 DIES = raises(InferenceError("716"))
 WAIT_S = 20.0
 QUICK = RestartPolicy(max_restarts=1000, first_delay_ns=NS_PER_MS, max_delay_ns=NS_PER_MS)
+
+
+class Cool:
+    name = "cool"
+
+    def read(self) -> ThermalReading:
+        return ThermalReading(cpu_temp_c=60.0, gpu_temp_c=61.0, gpu_clock_mhz=1020)
 
 
 @pytest.fixture
@@ -317,42 +328,47 @@ def test_a_consumers_own_actor_may_load_run_and_release() -> None:
 # What a holder of the runtime can reach
 
 
-def reachable(root: object, depth: int = 6) -> list[tuple[str, object]]:
-    """Every object that public attributes lead to, with the way there."""
-    found: list[tuple[str, object]] = []
-    seen: set[int] = set()
-    line: list[tuple[str, object, int]] = [("", root, 0)]
-    while line:
-        way, each, level = line.pop(0)
-        if id(each) in seen or isinstance(each, str | bytes | int | float | np.ndarray | type(None)):
-            continue
-        seen.add(id(each))
-        found.append((way, each))
-        if level == depth:
-            continue
-        names = [name for name in dir(each) if not name.startswith("_")]
-        for name in names:
-            try:
-                value = getattr(each, name)
-            except Exception:  # noqa: BLE001, S112  # what raises leads nowhere
-                continue
-            if isinstance(value, MethodType) and value.__self__ is not each:
-                line.append((f"{way}.{name}.__self__", value.__self__, level + 1))
-            elif not callable(value) or hasattr(value, "entry"):
-                line.append((f"{way}.{name}", value, level + 1))
-    return found
+def test_the_ways_to_an_object_go_through_everything_that_refers_to_it() -> None:
+    strategy = FakeRuntime({})
+
+    class Slotted:
+        __slots__ = ("_hidden",)
+
+        def __init__(self, hidden: object) -> None:
+            self._hidden = hidden
+
+    assert ways(Slotted([{"a": strategy.infer}]), strategy) == ["Slotted > list > dict > method"]
+    assert ways(lambda: strategy, strategy) == ["function > tuple > cell"]
+    assert ways(partial(print, strategy), strategy) == ["partial > tuple"]
+    assert ways(weakref.ref(strategy), strategy) == []
 
 
-def test_no_public_attribute_leads_to_the_strategy() -> None:
-    strategy = FakeRuntime({"vpr": FINE, "lightglue": FINE})
-    with stepped(strategy, engines={}) as world:
-        runtime = world.supervision.as_runtime()
+def test_nothing_that_a_component_holds_refers_to_the_strategy_by_any_way() -> None:
+    """Underscores, closures and bound methods included, while actors, timers and a restart are at work."""
+    strategy = FakeRuntime({"vpr": [FINE, DIES, FINE], "lightglue": FINE})
+    with supervise(strategy, None, thermal=Cool(), policy=QUICK) as c7, c7.thermal_feed() as feed:
+        runtime = c7.as_runtime()
         vpr = runtime.deserialize_engine(strategy.entry("vpr"))
         lightglue = LightGlueRuntime(runtime, strategy.entry("lightglue"))
-        for holder in (runtime, vpr, lightglue, runtime.client("c2"), runtime.thermal_state()):
-            ways = [way for way, each in reachable(holder) if isinstance(each, FakeRuntime)]
-            assert ways == [], type(holder).__name__
-        assert not [way for way, each in reachable(runtime) if isinstance(each, Supervision | pykka.ActorRef)]
+        assert runtime.infer(vpr, IMAGE)
+        with pytest.raises(InferenceError):
+            runtime.infer(vpr, IMAGE)
+        assert ways(c7, strategy), "who stops the actors leads there, and is given to no component"
+        for holder in (runtime, vpr, lightglue, runtime.client("c2"), runtime.thermal_state(), feed):
+            assert ways(holder, strategy) == [], type(holder).__name__
+            assert ways(holder, c7) == [], type(holder).__name__
+
+
+def test_a_runtime_whose_supervision_is_gone_compiles_nothing(tmp_path: Path) -> None:
+    strategy = FakeRuntime({"vpr": FINE})
+    (tmp_path / "vpr.onnx").write_bytes(b"a model")
+    with supervise(strategy, None) as c7:
+        runtime = c7.as_runtime()
+        assert runtime.compile_engine(tmp_path / "vpr.onnx", BuildConfig()).model == "vpr"
+    del c7
+    gc.collect()
+    with pytest.raises(EngineBuildError, match=r"vpr\.onnx: expected a runtime that flies, found one that was stopped"):
+        runtime.compile_engine(tmp_path / "vpr.onnx", BuildConfig())
 
 
 def test_the_handle_of_a_component_is_none_that_the_strategy_would_run() -> None:

@@ -61,6 +61,18 @@ GUARDS = (
     # 33. Nobody bypasses the actors
     Guard(
         33,
+        "only-a-weak-reference-leads-to-the-strategy",
+        "actors/supervision.py",
+        "            WeakMethod(self._compile_engine),\n",
+        "            lambda: self._compile_engine,\n",
+        (
+            "actors/test_supervised_runtime.py::test_nothing_that_a_component_holds_refers_to_the_strategy_by_any_way",
+            "actors/test_airborne_bootstrap.py"
+            "::test_nothing_that_is_given_to_components_refers_to_the_strategy_by_any_way",
+        ),
+    ),
+    Guard(
+        33,
         "a-bypass-is-refused",
         "actors/composition.py",
         "    if C7_INFERENCE in pre_constructed and not isinstance(runtime, SupervisedRuntime):\n",
