@@ -79,6 +79,21 @@ class Builder(Protocol):
     def build_serialized_network(self, network: Network, config: BuilderConfig) -> Buffer | None: ...
 
 
+class ParserError(Protocol):
+    def desc(self) -> str: ...
+    def node_name(self) -> str: ...
+    def node_operator(self) -> str: ...
+
+
+class Parser(Protocol):
+    """`OnnxParser`."""
+
+    @property
+    def num_errors(self) -> int: ...
+    def get_error(self, index: int) -> ParserError: ...
+    def parse_from_file(self, model: str) -> bool: ...
+
+
 class ParsedModel:
     """Builder, network and parser, which live as long as this does: the network refers to the parser's weights."""
 
@@ -93,7 +108,7 @@ class ParsedModel:
         self.network: Network = network
         if not trt.init_libnvinfer_plugins(log, ""):
             raise EngineBuildError(f"{path}: TensorRT's own plugins cannot be registered; its log says why")
-        self._parser = trt.OnnxParser(network, log)
+        self._parser: Parser = trt.OnnxParser(network, log)
         if not self._parser.parse_from_file(str(path)):
             raise EngineBuildError(f"{path}: TensorRT cannot parse the model: {self._words()}")
 
