@@ -21,7 +21,7 @@ from runtimes.npz_file import read_npz, write_npz
 from runtimes.onnx_trt_ep_runtime import PRECISIONS
 
 _RUNTIME_FOR: dict[str, str] = {
-    ".onnx": "--runtime onnx_trt_ep --provider cpu (or cuda, or tensorrt)",
+    ".onnx": "--runtime onnx_trt_ep --provider cpu (or cuda, or tensorrt), or --runtime tensorrt",
     ".pt2": "--runtime pytorch_fp16",
 }
 
@@ -90,7 +90,7 @@ def run_once(
     with tempfile.TemporaryDirectory(prefix="c7-infer-") as folder:
         runtime = build_inference_runtime(msgspec.structs.replace(config, engine_dir=Path(folder)))
         profile: tuple[ProfileRange, ...] = ()
-        if config.provider == "tensorrt":  # it builds for given shapes, and these are the ones that will be asked for
+        if "tensorrt" in (config.runtime, config.provider):  # built for given shapes: those that will be asked for
             profile = tuple((name, array.shape, array.shape, array.shape) for name, array in inputs.items())
         began_ns = time.monotonic_ns()
         entry = runtime.compile_engine(model, BuildConfig(precision=precision, optimization_profiles=profile))
