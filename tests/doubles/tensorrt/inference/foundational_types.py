@@ -89,6 +89,9 @@ class IHostMemory(bytearray):
     def nbytes(self) -> int:
         return bytearray.__len__(self)
 
+    def __bool__(self) -> bool:
+        return True
+
     def __len__(self) -> int:
         raise TypeError("object of type 'tensorrt.tensorrt.IHostMemory' has no len()")
 
