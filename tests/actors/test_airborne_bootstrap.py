@@ -169,7 +169,7 @@ class Row(NamedTuple):
     mode: str | None = None
     runtimes: tuple[str | None, ...] | None = None
     off: str | None = None
-    torch_is_here: bool | None = None
+    missing: str | None = None
     lightglue: bool | None = None
     matches: bool | None = None
 
@@ -178,9 +178,9 @@ TABLE = (
     Row(NOTHING, mode="replay", runtimes=(None,)),
     Row("runtime onnx_trt_ep is configured but no airborne runtime", runtimes=("onnx_trt_ep",)),
     Row(built_out("tensorrt", "BUILD_TENSORRT_RUNTIME"), runtimes=("tensorrt",), off="tensorrt"),
-    Row(NO_TENSORRT, runtimes=("tensorrt",)),
-    Row(built_out("pytorch_fp16", "BUILD_PYTORCH_FP16_RUNTIME"), off="pytorch_fp16"),
-    Row(NO_TORCH, torch_is_here=False),
+    Row(NO_TENSORRT, runtimes=("tensorrt",), missing="tensorrt"),
+    Row(built_out("pytorch_fp16", "BUILD_PYTORCH_FP16_RUNTIME"), runtimes=(None, "pytorch_fp16"), off="pytorch_fp16"),
+    Row(NO_TORCH, runtimes=(None, "pytorch_fp16"), missing="torch"),
     Row(BOTH, lightglue=True),
     Row(NO_ENGINE, matches=True),
     Row(RUNTIME),
@@ -191,7 +191,7 @@ class Cell(NamedTuple):
     mode: str
     runtime: str | None
     on: Mapping[str, bool]
-    torch_is_here: bool
+    missing: str
     lightglue: bool
     consumers: tuple[str, ...]
 
@@ -201,7 +201,7 @@ class Cell(NamedTuple):
             row.mode in (None, self.mode)
             and (row.runtimes is None or self.runtime in row.runtimes)
             and (row.off is None or not self.on[row.off])
-            and row.torch_is_here in (None, self.torch_is_here)
+            and row.missing in (None, self.missing)
             and row.lightglue in (None, self.lightglue)
             and row.matches in (None, matches)
         )
@@ -225,7 +225,7 @@ class Cell(NamedTuple):
 
 @pytest.mark.parametrize("mode", ["airborne", "replay"])
 @pytest.mark.parametrize("consumers", CONSUMERS.values(), ids=CONSUMERS)
-@pytest.mark.parametrize("torch_is_here", [True, False], ids=["torch", "no torch"])
+@pytest.mark.parametrize("missing", ["", "torch", "tensorrt"], ids=["both libraries", "no torch", "no tensorrt"])
 @pytest.mark.parametrize(
     ("runtime", "with_lightglue"), [(None, False), *product(FLAGS, (True, False))], ids=lambda value: str(value)
 )
@@ -235,15 +235,17 @@ def test_what_is_seeded_follows_from_runtime_flags_consumers_and_mode(
     lightglue: Path,
     runtime: str | None,
     with_lightglue: bool,
-    torch_is_here: bool,
+    missing: str,
     consumers: tuple[str, ...],
     mode: str,
 ) -> None:
     def no_torch(*_: object) -> FakeRuntime:
         raise RuntimeNotAvailableError(NO_TORCH)
 
-    if not torch_is_here:
+    if missing == "torch":
         monkeypatch.setattr("runtimes.pytorch_fp16_runtime.PytorchFp16Runtime", no_torch)
+    if missing != "tensorrt":
+        monkeypatch.setattr("runtimes.tensorrt_runtime.TensorrtRuntime", binary.construct_raw)
     register_strategy("c1_vio", "klt_ransac", Component, needs=())
     blocks: dict[str, object] = {slug.removesuffix("_cuda"): {"strategy": "any"} for slug in consumers}
     if "c1_vio" in consumers:
@@ -257,7 +259,7 @@ def test_what_is_seeded_follows_from_runtime_flags_consumers_and_mode(
         for name, flag in FLAGS.items():
             monkeypatch.setenv(flag, "ON" if on[name] else "OFF")
         raw_before, supervised_before = len(binary.raw), len(binary.supervisions)
-        expected = Cell(mode, runtime, on, torch_is_here, with_lightglue, consumers).expected()
+        expected = Cell(mode, runtime, on, missing, with_lightglue, consumers).expected()
         found: set[str] | str
         try:
             found = set(binary.build(config))
