@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from loguru import logger
 
 from actors.frame_scope import FrameScope, current_frame, frame_scope
 from actors.routes import WITHIN_MS_MAX
@@ -19,10 +20,11 @@ from messages import (
     NS_PER_S,
     Infer,
     InferRejected,
+    OutOfMemoryError,
     RequestRejectedError,
     VirtualClock,
 )
-from runtimes import EngineHandle, FakeRuntime, hangs, returns, takes_ms
+from runtimes import EngineHandle, FakeRuntime, hangs, raises, returns, takes_ms
 
 IMAGE = {"image": np.ones(4, np.float32)}
 RESULT = {"y": np.ones(4, np.float32)}
@@ -99,6 +101,24 @@ def test_an_error_says_consumer_and_frame(world: SteppedWorld, runtime: Supervis
         pytest.raises(RequestRejectedError, match=r"vpr gave no result, expired: .*; consumer=c3_matcher frame=12$"),
     ):
         runtime.infer(vpr, IMAGE)
+
+
+def test_the_log_of_an_engine_names_the_frame_of_the_scope() -> None:
+    lines: list[str] = []
+    handler = logger.add(lambda line: lines.append(str(line).rstrip()), format="{message}", level="ERROR")
+    fake = FakeRuntime({"ultravpr": [raises(OutOfMemoryError("2 GiB")), returns(RESULT)]})
+    try:
+        with stepped(fake) as world:
+            runtime = world.supervision.as_runtime()
+            ultravpr = runtime.deserialize_engine(fake.entry("ultravpr"))
+            with (
+                frame_scope("c2_vpr", 12345, 300, clock=world.clock),
+                pytest.raises(OutOfMemoryError, match="2 GiB"),
+            ):
+                runtime.infer(ultravpr, IMAGE)
+    finally:
+        logger.remove(handler)
+    assert lines == ["C7 OOM during infer; backbone=ultravpr; frame=12345"]
 
 
 # One deadline
