@@ -52,11 +52,11 @@ def compose_consumers(
     """
     if in_the_air:
         _register_in_the_air(plan)
-    else:
-        check_consumers(plan)
+        shared = _shared_in_the_air(plan, entries, runtime)
+        return {name: _compose_in_the_air(plan, name, entries, shared) for name in plan.consumers}
+    check_consumers(plan)
     shared = _shared(plan, entries, runtime)
-    compose = _compose_in_the_air if in_the_air else _compose
-    return {name: compose(plan, name, entries, shared) for name in plan.consumers}
+    return {name: _compose(plan, name, entries, shared) for name in plan.consumers}
 
 
 def compose_each(
@@ -95,6 +95,16 @@ def _register_in_the_air(plan: FlightPlan) -> None:
             register_airborne_strategies()
     except ConfigError as error:  # of one installed package: whose strategy is missing for that, its consumer says
         logger.error("C7 strategies not all registered; {}", describe_error(error))
+
+
+def _shared_in_the_air(
+    plan: FlightPlan, entries: Mapping[str, EngineCacheEntry], runtime: SupervisedRuntime
+) -> dict[str, object]:
+    try:
+        return _shared(plan, entries, runtime)
+    except C7Error as error:  # such as of a plan that names another runtime than took off
+        logger.error("C7 LightGlue missing in flight; {}", describe_error(error))
+        return {C7_INFERENCE: runtime}
 
 
 def _compose_in_the_air(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
+import msgspec
 import numpy as np
 import pytest
 from loguru import logger
@@ -17,7 +18,7 @@ from actors.client import InferenceClient
 from actors.consumer import Consumer, Frame
 from actors.flight.consumers import check_consumers, compose_consumers
 from actors.lightglue_runtime import LightGlueRuntime
-from messages import ConfigError, RequestRejectedError
+from messages import ConfigError, EngineDeserializeError, RequestRejectedError
 from runtimes import BuildConfig, EngineCacheEntry, FakeRuntime, FlightPlan, read_flight_plan, returns
 from runtimes.fake_steps import hangs_at_load
 
@@ -333,6 +334,19 @@ def test_in_the_air_a_package_that_offers_nonsense_costs_no_consumer_of_others(
         assert type(flying.compose(plan, in_the_air=True)["c2_vpr"]).__name__ == "OnRuntime"
     assert len(error_lines) == 1
     assert error_lines[0].startswith("C7 strategies not all registered; ")
+
+
+def test_in_the_air_a_lightglue_that_cannot_be_had_costs_its_users_only(tmp_path: Path, error_lines: list[str]) -> None:
+    plan = plan_of(tmp_path, named("OnBoth") + named("OnClient", name="other"), flight='lightglue = "lightglue"')
+    with Flying(tmp_path) as flying:
+        flying.entries["lightglue"] = msgspec.structs.replace(flying.entries["lightglue"], runtime_label="tensorrt")
+        built = flying.compose(plan, in_the_air=True)
+        frame = Frame(1, 2, np.zeros((1, 1, 3), np.uint8))
+        assert built["other"].on_frame(frame) is None
+        assert "needs pre_constructed['c3_lightglue_runtime'], which is missing" in str(built["vpr"].on_frame(frame))
+        with pytest.raises(EngineDeserializeError, match="compiled by tensorrt"):
+            flying.compose(plan)
+    assert error_lines[0].startswith("C7 LightGlue missing in flight; lightglue does not take off: ")
 
 
 def test_at_takeoff_nothing_is_constructed_before_everything_was_looked_at(tmp_path: Path) -> None:
