@@ -12,7 +12,8 @@ _GRAVEST = (DeviceFaultError, DeviceContextError, C7Error)
 def release_all(steps: Iterable[Callable[[], None]]) -> None:
     """Carry out every step in order, then raise the gravest error that one raised: a device's fault before all.
 
-    The others are told in number: after a sticky error each call says the same.
+    The others are told in number: after a sticky error each call says the same. None is held by this frame, which
+    its traceback holds: what the frames of such a circle use would stay until the collector comes.
     """
     errors: list[C7Error] = []
     for step in steps:
@@ -23,6 +24,11 @@ def release_all(steps: Iterable[Callable[[], None]]) -> None:
     if not errors:
         return
     gravest = min(errors, key=lambda error: next(rank for rank, kind in enumerate(_GRAVEST) if isinstance(error, kind)))
-    if len(errors) == 1:
-        raise gravest
-    raise type(gravest)(f"{gravest} ({len(errors) - 1} more failed to be given back)") from gravest
+    others = len(errors) - 1
+    errors.clear()
+    try:
+        if not others:
+            raise gravest
+        raise type(gravest)(f"{gravest} ({others} more failed to be given back)") from gravest
+    finally:
+        del gravest

@@ -241,7 +241,10 @@ class Streams:
                         raise
                     first = first or error
         if first is not None:
-            raise first
+            try:
+                raise first
+            finally:
+                del first  # a frame that holds its own error keeps what its callers use
 
 
 def _found(things: Mapping[int, Thing], handle: int) -> Thing:
