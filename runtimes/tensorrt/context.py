@@ -86,8 +86,10 @@ class EngineContext:
                 self._set_address(tensor.name)
 
     def set_scratch(self, address: int, size_bytes: int) -> None:
+        """Raises what TensorRT says: a context that kept a former block would run in memory that is another's."""
         if self._scratch != (address, size_bytes):
-            self._open.set_device_memory(address, size_bytes)
+            self._open.set_device_memory(address, size_bytes)  # it returns nothing
+            self._reports.require_silence("set_device_memory")
             self._scratch = (address, size_bytes)
 
     def enqueue(self, stream: Stream) -> None:

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import numpy as np
 
-from messages import InvalidInputError, Tensor
+from messages import InferenceError, InvalidInputError, Tensor
 from runtimes.cuda.device_tensor import on_cuda
 from runtimes.cuda.port import Cuda, DeviceMemory
 from runtimes.cuda.release import release_all
@@ -77,6 +77,10 @@ class Execution:
 
         Raises InferenceError or what it is exactly, InvalidInputError or OutOfMemoryError. Nothing is under way then.
         """
+        if not self._joined:
+            raise InferenceError(
+                f"{self._subject}: expected an engine that is ready, found one that was put away; load it again"
+            )
         on_device = any(on_cuda(tensor) for tensor in inputs.values())
         self._cuda.make_current()
         with self._reports.listening(), self._activations.running(self._subject) as scratch:

@@ -103,9 +103,20 @@ def make_output_allocator(trt: ModuleType, memory: OutputMemory) -> OutputAlloca
 
 
 def raise_remembered(memories: list[OutputMemory]) -> None:
-    """Raise what a callback met, which TensorRT does not tell."""
+    """Raise the first that a callback met, which TensorRT does not tell, and forget all of them.
+
+    An error that stayed would hold the frames that it passed, and with them an engine that is let go of: its memory
+    on the device goes with its last reference.
+    """
+    failed = next((memory for memory in memories if memory.failure is not None), None)
+    if failed is None:
+        return
+    failure = failed.failure
     for memory in memories:
-        if memory.failure is not None:
-            if isinstance(memory.failure, C7Error):
-                raise memory.failure
-            raise InferenceError(f"{memory.name}: its memory could not be had: {memory.failure!r}") from memory.failure
+        memory.failure = None
+    try:
+        if isinstance(failure, C7Error):
+            raise failure
+        raise InferenceError(f"{failed.name}: its memory could not be had: {failure!r}") from failure
+    finally:
+        del failure

@@ -25,6 +25,8 @@ class Failure:
     code: str
     after: int
     times: int
+    goes_on: bool = False
+    """The call says it and does its work all the same."""
 
 
 @dataclass
@@ -65,12 +67,21 @@ class Core:
         for failure in told.get("fail", []):
             self.fail(*failure)
 
-    def fail(self, call: str, text: str, code: str = "INTERNAL_ERROR", after: int = 0, times: int = 1) -> None:
+    def fail(
+        self,
+        call: str,
+        text: str,
+        code: str = "INTERNAL_ERROR",
+        after: int = 0,
+        times: int = 1,
+        *,
+        goes_on: bool = False,
+    ) -> None:
         """Let the method of this name fail `times` times, after `after` calls that do not. `code` is a name of
         `ErrorCodeTRT`. With an empty text it fails without a word.
         """
         with self._lock:
-            self._failures.append(Failure(call, text, code, after, times))
+            self._failures.append(Failure(call, text, code, after, times, goes_on))
 
     def injected(self, call: str) -> Failure | None:
         with self._lock:

@@ -28,7 +28,7 @@ def fails(call: str, recorder: Any) -> bool:
     if failure is None:
         return False
     CORE.report(recorder, failure.code, failure.text)
-    return True
+    return not failure.goes_on
 
 
 def lost(where: str, recorder: Any) -> bool:
