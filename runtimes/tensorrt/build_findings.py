@@ -58,7 +58,7 @@ def find_in_log(lines: Iterable[LogLine], workspace_bytes: int) -> BuildFindings
         skipped += skip is not None
         if not short and (
             (skip is not None and _size_bytes(int(skip[1])) <= workspace_bytes)
-            or (request is not None and int(request[2]) < min(int(request[1]), workspace_bytes // _MIB))
+            or (request is not None and int(request[2]) < int(request[1]) <= workspace_bytes // _MIB)
         ):
             short = _shown(line.text)
         if tensor is not None and len(unscaled) < _NAMES_MAX:

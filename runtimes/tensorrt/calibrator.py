@@ -16,6 +16,7 @@ from typing_extensions import Buffer
 from messages import CalibrationCacheError, EngineBuildError
 from runtimes.calibration.batch_feed import BatchFeed
 from runtimes.cuda.port import Cuda, DeviceMemory, PinnedMemory, Stream
+from runtimes.cuda.release import release_all
 
 CALIBRATOR = "EntropyCalibration2"
 """The algorithm as the first line of a table names it."""
@@ -74,13 +75,10 @@ class DeviceBatch:
         return [self._blocks[name].address for name in names]
 
     def free(self) -> None:
-        blocks: list[DeviceMemory] = [*self._blocks.values(), *self._staging.values()]
+        steps = [block.free for block in (*self._blocks.values(), *self._staging.values())]
         self._blocks, self._staging = {}, {}
         stream, self._stream = self._stream, None
-        for block in blocks:
-            block.free()
-        if stream is not None:
-            stream.close()
+        release_all([*steps, *([stream.close] if stream is not None else [])])
 
 
 def entropy_calibrator(trt: ModuleType, cuda: Cuda, feed: BatchFeed, trusted: bytes | None = None) -> Calibrator:

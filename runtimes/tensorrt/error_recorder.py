@@ -30,7 +30,8 @@ class RecordedErrors:
     """The errors since the last `clear`. Callable from any thread; the oldest are kept where there is no more room."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: the collector may run in here, and what it puts away may be an engine, which reports.
+        self._lock = threading.RLock()
         self._errors: list[tuple[object, RecordedError]] = []
         self._overflowed = False
 

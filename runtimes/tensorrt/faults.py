@@ -35,11 +35,17 @@ _SKIPPED = re.compile(r"\bSkipping tactic\b", re.IGNORECASE)
 
 _CAUSES: tuple[tuple[re.Pattern[str], str], ...] = (
     (
-        re.compile(r"creator.*not f(?:ind|ound)|could not find plugin|plugin.*not (?:found|registered)", re.IGNORECASE),
+        re.compile(
+            r"creator.*not f(?:ind|ound)|(?:could not|cannot) find plugin|plugin.*not (?:found|registered)",
+            re.IGNORECASE,
+        ),
         "a plugin of the engine is not here; load its library before, or compile the engine without it",
     ),
     (
-        re.compile(r"not compatible with this version|version.*mismatch|expecting library version", re.IGNORECASE),
+        re.compile(
+            r"not compatible with this version|version.*mismatch|version tag does not match|expecting library version",
+            re.IGNORECASE,
+        ),
         "the engine is another TensorRT's; compile it on this machine",
     ),
     (
@@ -84,7 +90,7 @@ def error_of_load(subject: str, lines: Iterable[LogLine], recorded: Iterable[Rec
     found = _of_resource(subject, report)
     if found is not None:
         return found
-    remedy = next((remedy for cause, remedy in _CAUSES if cause.search(report.words)), _COMPILE_AGAIN)
+    remedy = next((remedy for cause, remedy in _CAUSES if any(map(cause.search, report.lines))), _COMPILE_AGAIN)
     return EngineDeserializeError(f"{subject}: TensorRT does not load the engine: {report.words}; {remedy}")
 
 

@@ -91,7 +91,7 @@ def why_not_built_as(precision: Precision, counts: Mapping[str, int]) -> str:
 def _precision(layer: _Layer) -> str:
     if layer.kind in _MOVES:
         return MOVED
-    found = {_type_of(tensor.datatype) for tensor in layer.inputs or layer.outputs}
+    found = {_type_of(tensor.datatype) for tensor in layer.inputs or layer.outputs} or {UNTOLD}
     return next((name for name in (*_NARROWEST_FIRST, UNTOLD) if name in found), OTHER)
 
 

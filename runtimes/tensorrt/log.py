@@ -71,7 +71,8 @@ class Loudspeaker:
     """Hands each line to all that listen. Callable from any thread, TensorRT's own among them; never raises."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: the collector may run in here, and what it puts away may be an engine, which logs.
+        self._lock = threading.RLock()
         self._listeners: tuple[Listener, ...] = ()
 
     def say(self, severity: Severity, text: str) -> None:

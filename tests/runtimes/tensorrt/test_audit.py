@@ -65,6 +65,10 @@ def test_layers_that_only_move_data_say_nothing_of_the_precision() -> None:
     assert "1 in fp32" in why_not_built_as("fp16", counts)
 
 
+def test_a_layer_without_tensors_tells_nothing() -> None:
+    assert count_precisions(information({"Name": "conv", "LayerType": "CaskConvolution"})) == {"untold": 1}
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"Layers": ["conv"], "Bindings": []}', '{"Layers": 3}'])
 def test_an_inspector_that_does_not_tell_details_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="expected the inspector's JSON"):

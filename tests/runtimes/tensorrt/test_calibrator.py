@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import numpy as np
 import pytest
 
-from messages import CalibrationCacheError, EngineBuildError, OutOfMemoryError, TensorSpec
+from messages import CalibrationCacheError, EngineBuildError, InferenceError, OutOfMemoryError, TensorSpec
 from runtimes.calibration.batch_feed import BatchFeed
 from runtimes.calibration.dataset import CalibrationDataset
 from runtimes.cuda.port import Cuda
@@ -192,3 +192,18 @@ def test_a_batch_after_the_last_one_takes_no_more_memory(make: Make, device: Dev
     assert device.live() == live
     calibrator.close()
     calibrator.close()
+
+
+@pytest.mark.parametrize("call", ["cudaFree", "cudaFreeHost"])
+def test_one_block_that_cannot_be_freed_keeps_no_other_from_it(make: Make, device: Device, call: str) -> None:
+    before = [block.address for block in device.memory.live()]
+    opened = len(device.live())
+    calibrator = make()
+    calibrator.get_batch(["image", "bias"])
+    device.fail(call, 1)
+
+    with pytest.raises(InferenceError, match=f"{call}: invalid argument"):
+        calibrator.close()
+    (left,) = [block for block in device.memory.live() if block.address not in before]
+    assert len(device.live()) == opened + 1, "the stream is closed too"
+    device.memory.free(left.address, left.kind)

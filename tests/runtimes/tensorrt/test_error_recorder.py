@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
 from types import ModuleType
@@ -63,3 +64,23 @@ def test_many_threads_report_at_once_and_nothing_is_lost() -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: it.report_error(ErrorCode.UNSPECIFIED_ERROR, str(number)), range(ERRORS_MAX)))
     assert {error.text for error in it.recorded.all()} == {str(number) for number in range(ERRORS_MAX)}
+
+
+def test_an_error_may_be_reported_while_another_is_taken() -> None:
+    it = recorder()
+
+    class Collecting(list[Any]):
+        """Puts an engine away while it grows, as the collector does wherever it runs."""
+
+        def append(self, error: Any) -> None:
+            if not self:
+                super().append((ErrorCode.UNSPECIFIED_ERROR, RecordedError("UNSPECIFIED_ERROR", "first")))
+                it.report_error(ErrorCode.UNSPECIFIED_ERROR, "of the engine that went")
+            super().append(error)
+
+    it.recorded._errors = Collecting()
+    reporting = threading.Thread(target=it.report_error, args=(ErrorCode.FAILED_ALLOCATION, "of the run"), daemon=True)
+    reporting.start()
+    reporting.join(60)
+    assert not reporting.is_alive()
+    assert [error.text for error in it.recorded.all()] == ["first", "of the engine that went", "of the run"]

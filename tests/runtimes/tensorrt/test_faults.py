@@ -84,9 +84,20 @@ def test_anything_else_is_the_error_of_what_was_done_with_tensorrts_own_words(te
             "another device's; compile it on this machine",
         ),
         (
-            "IPluginRegistry::getCreator: Error Code 4: API Usage Error (Cannot find plugin creator: GridSample not"
-            " found in namespace )",
+            "IPluginRegistry::getPluginCreator: Error Code 4: API Usage Error (Cannot find plugin: EfficientIdxNMS_TRT,"
+            " version: 1, namespace:.)",
             "load its library before",
+        ),
+        (
+            "Error Code 1: Serialization (Serialization assertion creator failed.Cannot deserialize plugin since"
+            " corresponding IPluginCreator not found in Plugin Registry)",
+            "load its library before",
+        ),
+        (
+            "IRuntime::deserializeCudaEngine: Error Code 1: Serialization (Serialization assertion stdVersionRead =="
+            " kSERIALIZATION_VERSION failed.Version tag does not match. Note: Current Version: 237, Serialized Engine"
+            " Version: 239)",
+            "another TensorRT's; compile it on this machine",
         ),
         ("Error Code 1: Serialization (Serialization assertion failed.)", "c7 provision FLIGHT.toml"),
     ],
@@ -95,6 +106,11 @@ def test_a_refused_engine_says_what_to_do(text: str, remedy: str) -> None:
     error = error_of_load("m.engine", said(text))
     assert type(error) is EngineDeserializeError
     assert remedy in str(error)
+
+
+def test_a_cause_that_stands_behind_many_words_is_found() -> None:
+    lines = said("Error Code 9: Internal Error (" + "x" * WORDS_MAX_CHARS + ")", "Cannot find plugin: A, version: 1")
+    assert "load its library before" in str(error_of_load("m.engine", lines))
 
 
 def test_memory_may_be_told_by_the_recorders_code_alone() -> None:

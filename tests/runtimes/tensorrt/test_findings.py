@@ -64,6 +64,12 @@ def test_a_tactic_that_the_workspace_allows_was_left_out_for_want_of_memory_and_
     assert "compile again" in why
 
 
+def test_both_lines_of_a_tactic_beyond_the_workspace_agree_though_the_device_is_short_of_memory_too() -> None:
+    findings = found(REQUEST.format(1000, 302), SKIPPED.format(1000 * MIB), workspace_mb=512)
+
+    assert (findings.skipped_tactics, findings.short_of_memory) == (1, "")
+
+
 def test_tactics_are_counted_once_though_two_lines_speak_of_each() -> None:
     findings = found(*[text for _ in range(3) for text in (REQUEST.format(4096, 1024), SKIPPED.format(4096 * MIB))])
 

@@ -6,11 +6,14 @@ import threading
 from enum import IntEnum
 from types import ModuleType
 
+import pytest
+
 from runtimes.tensorrt.log import (
     ERRORS_MAX,
     LINE_MAX_CHARS,
     LINES_MAX,
     SEVERITIES,
+    Listener,
     Loudspeaker,
     TensorrtLine,
     process_log,
@@ -92,6 +95,25 @@ def test_the_error_that_ends_a_build_is_kept_however_much_was_said_before() -> N
     assert len(listener.lines) == LINES_MAX + ERRORS_MAX
     assert listener.errors[0].text == "could not find any implementation"
     assert listener.dropped == 5 + 1
+
+
+def test_a_line_may_be_said_while_another_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    speaker = Loudspeaker()
+    take = Listener.take
+
+    def collect(listener: Listener, line: TensorrtLine) -> None:
+        """As the collector does, which puts an engine away wherever it runs."""
+        monkeypatch.setattr(Listener, "take", take)
+        speaker.say("ERROR", "of the engine that went")
+        take(listener, line)
+
+    monkeypatch.setattr(Listener, "take", collect)
+    with speaker.listening() as listener:
+        saying = threading.Thread(target=speaker.say, args=("ERROR", "of the run"), daemon=True)
+        saying.start()
+        saying.join(60)
+        assert not saying.is_alive()
+    assert [line.text for line in listener.lines] == ["of the engine that went", "of the run"]
 
 
 def test_the_process_has_one_logger() -> None:
