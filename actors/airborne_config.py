@@ -130,8 +130,9 @@ def _convert(place: str, value: object, kind: object) -> object:
     try:
         return msgspec.convert(value, kind, dec_hook=_decode_path)
     except msgspec.ValidationError as error:
-        what = f"expected {_expected(kind)}" if _choices(kind) else str(error).replace("`", "").partition(", got ")[0]
-        raise ConfigError(f"{place}: {what[:1].lower()}{what[1:]}, found {value!r:.80}") from error
+        text, _, within = str(error).replace("`", "").partition(" - at $")  # such as [0].keypoints[1]
+        what = f"expected {_expected(kind)}" if _choices(kind) else text.partition(", got ")[0]
+        raise ConfigError(f"{place}{within}: {what[:1].lower()}{what[1:]}, found {value!r:.80}") from error
 
 
 def _expected(kind: object) -> str:

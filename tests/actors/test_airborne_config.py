@@ -101,6 +101,10 @@ def test_nested_blocks_and_paths_are_read_from_plain_values() -> None:
         ({"thermal": {"period_s": "1"}}, ".thermal.period_s: expected float, found '1'"),
         ({"thermal": {"source": "nvml"}}, ".thermal.source: expected auto, sysfs, replay, found 'nvml'"),
         ({"thermal": {"sauce": "auto"}}, ".thermal: unknown key 'sauce'; expected source, trace, period_s"),
+        (
+            {"tensorrt": {"cuda_graphs": {"lightglue": [{"keypoints0": [1, "a"]}]}}},
+            ".tensorrt.cuda_graphs['lightglue'][0][...][1]: expected int, found [{'keypoints0': [1, 'a']}]",
+        ),
         ({"runtme": "tensorrt"}, f": unknown key 'runtme'; expected {C7_KEYS}"),
         (None, f": expected a mapping, or an object with the fields {C7_KEYS}; found None (NoneType)"),
         ("tensorrt", f": expected a mapping, or an object with the fields {C7_KEYS}; found 'tensorrt' (str)"),
