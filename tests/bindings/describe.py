@@ -100,6 +100,8 @@ def member_of(name: str, value: Any) -> dict[str, Any] | None:
         value = value.__func__
     if isinstance(value, property):
         return {"kind": "property", "type": property_type(value), "set": value.fset is not None}
+    if inspect.ismemberdescriptor(value):  # of Python's __slots__
+        return {"kind": "property", "type": None, "set": True}
     if isinstance(value, type):
         return {"kind": "class"}
     if isinstance(value, FunctionType):
