@@ -137,7 +137,9 @@ class _Lent:
 class DeviceTensor:
     """An output on the device: `Tensor`. Its work is done, so that any stream may read it at once.
 
-    Give it to a library of your choice, such as `torch.from_dlpack(tensor)`.
+    Give it to a library of your choice, such as `torch.from_dlpack(tensor)`. Synchronise the stream that reads it
+    before the last one lets go of it: its memory is freed at once, and CUDA says of that only that it "may perform
+    implicit synchronization" (Runtime API manual, cudaFree).
     """
 
     def __init__(self, block: DeviceMemory, shape: tuple[int, ...], dtype: np.dtype[Any], device_index: int) -> None:

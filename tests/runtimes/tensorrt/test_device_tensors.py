@@ -21,7 +21,7 @@ from messages import DeviceFaultError, Tensor
 from runtimes.cuda.device_tensor import on_cuda
 from runtimes.cuda.port import Cuda
 from runtimes.tensorrt import device_tensors
-from runtimes.tensorrt.device_tensors import DeviceTensor, _DLManagedTensor, _get_pointer
+from runtimes.tensorrt.device_tensors import BorrowedTensor, DeviceTensor, _DLManagedTensor, _get_pointer
 
 if TYPE_CHECKING:
     from tests.doubles.cuda.double import Device
@@ -118,6 +118,16 @@ def test_torch_reads_an_output_in_place(cuda: Cuda, device: Device, name: str, s
     assert found.dtype == getattr(torch, name)
     assert found.is_contiguous()
     np.testing.assert_array_equal(found.numpy(), values)
+
+
+def test_an_output_is_an_input_where_it_lies(device: Device, output: Output) -> None:
+    tensor = output()
+    borrowed = BorrowedTensor("image", tensor, stream=0x1230)
+    own = len(device.live())
+    del tensor
+    assert (device.bytes_at(borrowed.address, borrowed.size_bytes).view(np.float32) == VALUES.reshape(-1)).all()
+    del borrowed
+    assert len(device.live()) == own - 1
 
 
 @pytest.mark.usefixtures("said_to_be_on_the_host")
