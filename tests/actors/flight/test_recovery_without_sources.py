@@ -27,6 +27,9 @@ class Camera:
     def __init__(self, device):
         if not Path(device).exists():
             raise OSError(19, "No such device", device)
+        while Path(device).read_text() == "hangs":
+            print("the camera hangs", flush=True)
+            threading.Event().wait(0.1)
     def read(self, frame_id):
         return np.full((2, 2, 3), frame_id % 256, np.uint8)
 
@@ -127,6 +130,23 @@ def test_in_the_air_the_flight_begins_without_camera_and_heat_and_takes_both_whe
     frames = json.loads(recording.with_suffix(".json").read_bytes())["frames"]
     assert frames["failed"] > 0
     assert frames["read"] > 0
+
+
+def test_a_camera_that_hangs_in_the_air_costs_frames_and_neither_the_engines_nor_the_landing(folder: Path) -> None:
+    plan = str(folder / "flight.toml")
+    assert main(["fly", plan, "--for", "0.1"]) == 0
+    with Journal.open(folder / "state") as journal:
+        journal.append(AirborneDeclared(1))
+    (folder / "video0").write_text("hangs")
+    with Child(["fly", plan], folder / "life2.log", awaits="C7 ready") as life:
+        life.wait_until_said(WAIT_S)
+        life.wait_until_said_again("the camera hangs", WAIT_S)
+        assert main(["declare", "landed", "--flight", plan]) == 0
+        assert life.terminate(WAIT_S) == 0
+        assert "C7 frame loop stopped without; hung=frames" in life.tail
+    [summary] = (folder / "recordings").glob("*-life0002.json")
+    frames = json.loads(summary.read_bytes())["frames"]
+    assert (frames["read"], frames["failed"]) == (0, 0)
 
 
 def test_a_rehearsal_ends_although_a_component_leaves_a_thread_behind(folder: Path) -> None:
