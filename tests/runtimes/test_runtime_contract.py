@@ -26,7 +26,7 @@ from messages import (
     ThermalFeed,
     ThermalState,
 )
-from runtimes.config import C7InferenceConfig
+from runtimes.config import C7InferenceConfig, TensorrtSection
 from runtimes.fake_runtime import FakeRuntime
 from runtimes.fake_steps import computes
 from runtimes.inference_runtime import (
@@ -37,6 +37,7 @@ from runtimes.inference_runtime import (
     SuspendsEngines,
 )
 from runtimes.store.engine_artifact import read_entry
+from runtimes.tensorrt_runtime import TensorrtRuntime
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -124,7 +125,29 @@ def torch_subject(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
     )
 
 
-STRATEGIES = {"fake": fake_subject, "onnx_trt_ep": onnx_subject, "pytorch_fp16": torch_subject}
+def tensorrt_subject(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
+    """Over the doubles of TensorRT and CUDA, whose engines ONNX Runtime computes on the CPU."""
+    ort = pytest.importorskip("onnxruntime")
+    request.getfixturevalue("trt")
+    source: Path = request.getfixturevalue("descriptor_onnx")
+    session = ort.InferenceSession(source, providers=["CPUExecutionProvider"])
+    config = C7InferenceConfig(runtime="tensorrt", tensorrt=TensorrtSection(builder="api"))
+    return Subject(
+        "tensorrt",
+        "float32",
+        source,
+        BuildConfig(precision="mixed", optimization_profiles=PROFILE),
+        lambda thermal: TensorrtRuntime(config, thermal),
+        lambda inputs: dict(zip(("descriptor", "echo"), session.run(None, dict(inputs)), strict=True)),
+    )
+
+
+STRATEGIES = {
+    "fake": fake_subject,
+    "onnx_trt_ep": onnx_subject,
+    "pytorch_fp16": torch_subject,
+    "tensorrt": tensorrt_subject,
+}
 ON_ACTORS = "supervised "
 torch = pytest.mark.torch
 
@@ -145,9 +168,11 @@ def on_actors(subject: Subject, request: pytest.FixtureRequest) -> Subject:
         "fake",
         "onnx_trt_ep",
         pytest.param("pytorch_fp16", marks=torch),
+        "tensorrt",
         "supervised fake",
         "supervised onnx_trt_ep",
         pytest.param("supervised pytorch_fp16", marks=torch),
+        "supervised tensorrt",
     ]
 )
 def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
@@ -157,7 +182,7 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
 
 
 of_strategies = pytest.mark.parametrize(
-    "subject", ["fake", "onnx_trt_ep", pytest.param("pytorch_fp16", marks=torch)], indirect=True
+    "subject", ["fake", "onnx_trt_ep", pytest.param("pytorch_fp16", marks=torch), "tensorrt"], indirect=True
 )
 
 
@@ -288,10 +313,10 @@ def test_an_engine_of_another_host_is_refused_naming_the_difference(
 def test_an_engine_of_another_runtime_is_refused_naming_both(
     subject: Subject, runtime: InferenceRuntime, entry: EngineCacheEntry
 ) -> None:
-    other = msgspec.structs.replace(entry, runtime_label="tensorrt")
+    other = msgspec.structs.replace(entry, runtime_label="onnx_trt_ep[cuda:3]")
     with pytest.raises(EngineDeserializeError) as refusal:
         runtime.deserialize_engine(other)
-    assert "tensorrt" in str(refusal.value)
+    assert "onnx_trt_ep[cuda:3]" in str(refusal.value)
     assert subject.label in str(refusal.value)
 
 
@@ -299,7 +324,7 @@ def test_a_refused_load_leaves_the_runtime_free_to_compile(
     subject: Subject, runtime: InferenceRuntime, entry: EngineCacheEntry
 ) -> None:
     with pytest.raises(EngineDeserializeError):
-        runtime.deserialize_engine(msgspec.structs.replace(entry, runtime_label="tensorrt"))
+        runtime.deserialize_engine(msgspec.structs.replace(entry, runtime_label="onnx_trt_ep[cuda:3]"))
     assert runtime.compile_engine(subject.source, subject.build_config) is not None
 
 
@@ -486,12 +511,12 @@ def suspends(runtime: InferenceRuntime) -> SuspendsEngines:
 
 
 of_suspending_runtimes = pytest.mark.parametrize(
-    "subject", ["fake", pytest.param("pytorch_fp16", marks=torch)], indirect=True
+    "subject", ["fake", pytest.param("pytorch_fp16", marks=torch), "tensorrt"], indirect=True
 )
 
 
 def test_which_runtimes_suspend_their_engines(subject: Subject, runtime: InferenceRuntime) -> None:
-    suspends = not subject.supervised and subject.label in ("fake", "pytorch_fp16[cpu]")
+    suspends = not subject.supervised and subject.label in ("fake", "pytorch_fp16[cpu]", "tensorrt")
     assert isinstance(runtime, SuspendsEngines) == suspends
 
 
