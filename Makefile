@@ -6,13 +6,14 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-jetson demo engines wheelhouse test check bench chaos trt-bindings FORCE
+.PHONY: help setup setup-jetson demo engines wheelhouse test check check-tensorrt bench chaos trt-bindings FORCE
 
 PYTHON ?=
 VENV := .venv
 LOWEST_VENV := .venv310
 ENGINES := dist/engines
 WHEELHOUSE := dist/wheelhouse
+DEVICE_CHECKS := dist/check-tensorrt
 RUNTIME := onnx_trt_ep
 PROVIDER :=
 BIN := $(VENV)/bin
@@ -35,7 +36,7 @@ endif
 endif
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/installed ## everything below does this by itself: a virtual environment with all that is pinned
 
@@ -47,6 +48,10 @@ engines: $(VENV)/installed ## the demo's engines for this very machine, in dist/
 	$(BIN)/c7 provision "$$plan"
 	$(BIN)/c7 engines verify "$$plan"
 	echo "$$(du -sh $(ENGINES) | cut -f1) in $(abspath $(ENGINES)): plan, models and store, to be published as they are"
+
+# Never the extra `tensorrt`: JetPack brings its own. pip reads a marker for the machine that runs it, so that none could
+# keep TensorRT out of a wheelhouse that a workstation gathers.
+JETSON_EXTRAS := test,demo,tensorrt-tools
 
 # JetPack 6 is Ubuntu 22.04: glibc 2.35, CPython 3.10. pip takes the tags by name and derives no older ones from them.
 JETSON := --python-version 3.10 --implementation cp --only-binary=:all: --platform linux_aarch64 \
@@ -64,7 +69,7 @@ wheelhouse: $(LOWEST_VENV)/installed ## all wheels that a Jetson without a netwo
 	rm -rf $(WHEELHOUSE) build && mkdir -p $(WHEELHOUSE)  # build/ keeps modules that are gone, and packs them again
 	$$pip wheel --no-deps --no-build-isolation -w $(WHEELHOUSE) .
 	rm -rf build
-	wanted=("$$(echo $(WHEELHOUSE)/c7_inference-*.whl)[test,demo]" setuptools)
+	wanted=("$$(echo $(WHEELHOUSE)/c7_inference-*.whl)[$(JETSON_EXTRAS)]" setuptools)
 	$$pip download $(JETSON) -c constraints-lowest.txt --find-links $(WHEELHOUSE) -d $(WHEELHOUSE) "$${wanted[@]}"
 	resolved=$$(mktemp -d) && trap 'rm -rf "$$resolved"' EXIT
 	$$pip install --dry-run --no-index $(JETSON) -c constraints-lowest.txt --find-links $(WHEELHOUSE) --target "$$resolved" "$${wanted[@]}"
@@ -104,6 +109,29 @@ bench: $(VENV)/installed ## what a message costs, in time and memory, what a res
 
 chaos: $(VENV)/installed ## the tests that break things for minutes
 	@$(BIN)/python -m pytest -q -s -m chaos
+
+# Both run, whatever the first one says: a figure beside a red test says more of a board than either.
+check-tensorrt: $(VENV)/installed ## where TensorRT and a GPU are: what only they can prove, then what the demo's engines cost there
+	@$(BIN)/python -c "$$tensorrt_is_here"
+	mkdir -p $(DEVICE_CHECKS)
+	failed=0
+	$(BIN)/python -m pytest -ra -m "tensorrt or gpu" 2>&1 | tee $(DEVICE_CHECKS)/tests.txt || failed=1
+	$(BIN)/python -m benchmarks.tensorrt_engines 2>&1 | tee $(DEVICE_CHECKS)/engines.txt || failed=1
+	echo "What was said is in $(abspath $(DEVICE_CHECKS)), the table in $(abspath benchmarks/results)"
+	exit $$failed
+
+define tensorrt_is_here
+import sys
+from messages import C7Error
+from runtimes.cuda.cuda_bindings import open_cuda
+from runtimes.tensorrt.library import import_tensorrt
+try:
+    print("TensorRT", import_tensorrt().__version__)
+    open_cuda(0).close()
+except C7Error as error:
+    sys.exit(f"Nothing can be checked here. {error}")
+endef
+export tensorrt_is_here
 
 trt-bindings: $(VENV)/trt-bindings/installed $(LOWEST_VENV)/trt-bindings/installed ## fetches NVIDIA's bindings of TensorRT, for the tests that hold our code and its doubles against them
 
@@ -173,6 +201,6 @@ $(VENV)/jetson: pyproject.toml constraints-lowest.txt Makefile
 	"$$python" -c "$$from_the_system"
 	"$$python" -m venv --system-site-packages $(VENV)
 	$(BIN)/python $(PIP) -c constraints-lowest.txt setuptools
-	$(BIN)/python $(PIP) -c constraints-lowest.txt --no-build-isolation -e ".[test,demo]"
+	$(BIN)/python $(PIP) -c constraints-lowest.txt --no-build-isolation -e ".[$(JETSON_EXTRAS)]"
 	$(BIN)/python -c "$$from_the_system"
 	touch $@ $(VENV)/installed

@@ -21,8 +21,9 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 DEMO = ("demo", "perception", "testing")
-SET_UP = ("dev", "test", "onnx", *DEMO)
-"""Extras that `make setup` installs on every Python; torch is pinned for one only."""
+TOOLS = ("tensorrt-tools",)
+SET_UP = ("dev", "test", "onnx", *TOOLS, *DEMO)
+"""Extras whose pins are for every Python; torch is pinned for one only."""
 
 
 def declared(*extras: str) -> list[Requirement]:
@@ -69,7 +70,7 @@ def test_torch_is_pinned_for_one_python() -> None:
 
 def test_the_lowest_pins_are_the_lowest_that_are_declared() -> None:
     versions = pins("constraints-lowest.txt", "3.10")
-    for requirement in declared(*DEMO):
+    for requirement in declared(*TOOLS, *DEMO):
         assert versions[canonicalize_name(requirement.name)] == floor(requirement), requirement.name
     [onnxruntime] = [requirement for requirement in declared("onnx") if requirement.name == "onnxruntime-gpu"]
     assert versions["onnxruntime"] == floor(onnxruntime)
@@ -77,7 +78,7 @@ def test_the_lowest_pins_are_the_lowest_that_are_declared() -> None:
 
 def test_what_only_carries_the_tests_has_the_same_version_on_both_sides() -> None:
     usual, lowest = pins("constraints.txt", "3.10"), pins("constraints-lowest.txt", "3.10")
-    chosen = {canonicalize_name(requirement.name) for requirement in declared(*DEMO)} | {"onnxruntime"}
+    chosen = {canonicalize_name(requirement.name) for requirement in declared(*TOOLS, *DEMO)} | {"onnxruntime"}
     assert {name: version for name, version in lowest.items() if name not in chosen and usual[name] != version} == {}
 
 
