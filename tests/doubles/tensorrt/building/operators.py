@@ -53,11 +53,14 @@ _ONE = {
 LAYERS: dict[str, tuple[Made, ...]] = {
     operator: (Made(kind),) for kind, operators in _ONE.items() for operator in operators.split()
 } | {
+    "ArgMax": (Made(L.TOPK), Made(L.SHUFFLE, False)),
+    "ArgMin": (Made(L.TOPK), Made(L.SHUFFLE, False)),
     "Constant": (),
     "Gemm": (Made(L.MATRIX_MULTIPLY), Made(L.ELEMENTWISE)),
     "LogSoftmax": (Made(L.SOFTMAX), Made(L.UNARY, False), Made(L.SHUFFLE, False)),
     "ReduceL2": (Made(L.ELEMENTWISE, False), Made(L.REDUCE), Made(L.UNARY)),
     "ReduceSumSquare": (Made(L.ELEMENTWISE, False), Made(L.REDUCE)),
+    "SpaceToDepth": (Made(L.SHUFFLE), Made(L.SHUFFLE, False)),
     "Softmax": (Made(L.SOFTMAX), Made(L.SHUFFLE, False)),
 }
 
