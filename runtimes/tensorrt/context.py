@@ -74,8 +74,7 @@ class EngineContext:
             else:
                 self._give_allocator(tensor.name, on_host=tensor.on_host)
         if self._infers_shapes:
-            lacking = self._open.infer_shapes()
-            self._reports.require(not lacking, f"infer_shapes, which lacks {', '.join(lacking)},")
+            self._infer_shapes()
         self._shapes, self._output_shapes = dict(shapes), found
         return found
 
@@ -122,6 +121,13 @@ class EngineContext:
         if self._context is None:
             raise InferenceError(f"{self._reports.subject}: the engine was put away while it was to run")
         return self._context
+
+    def _infer_shapes(self) -> None:
+        try:
+            lacking = self._open.infer_shapes()
+        except RuntimeError as error:  # the bindings' word for -1
+            raise self._reports.error_of_run("infer_shapes") from error
+        self._reports.require(not lacking, f"infer_shapes, which lacks {', '.join(lacking)},")
 
     def _set_address(self, name: str) -> None:
         address = self._tensors[name].address

@@ -35,7 +35,7 @@ def test_nothing_is_raised_where_nothing_failed() -> None:
 
 def test_every_step_is_carried_out_though_an_earlier_one_failed() -> None:
     done, steps = raising(InferenceError("first"), None, None)
-    with pytest.raises(InferenceError, match="^first$"):
+    with pytest.raises(InferenceError, match=r"^first$"):
         release_all(steps)
     assert done == [0, 1, 2]
 

@@ -9,7 +9,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-FLOAT, HALF, INT64, BOOL = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.BOOL
+FLOAT, HALF, BFLOAT16, BOOL = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.BOOL
+INT8, UINT8, INT32, INT64 = TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32, TensorProto.INT64
 
 Value = tuple[str, int, list[Any]]
 
@@ -86,3 +87,8 @@ def added() -> bytes:
 def scalar() -> bytes:
     """`flag` bool [] -> `inverse` bool []."""
     return model([helper.make_node("Not", ["flag"], ["inverse"])], [("flag", BOOL, [])], [("inverse", BOOL, [])])
+
+
+def echo(kind: int) -> bytes:
+    """`x` [2] -> `y` [2], the same."""
+    return model([helper.make_node("Identity", ["x"], ["y"])], [("x", kind, [2])], [("y", kind, [2])])
