@@ -36,6 +36,17 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "call_reallocate_async": (c_void_p, (c_bool, c_void_p, c_char_p, c_void_p, c_uint64, c_uint64, c_void_p)),
     "call_notify_shape": (None, (c_bool, c_void_p, c_char_p, c_int32, POINTER(c_int64))),
     "stub_given": (c_void_p, ()),
+    "stub_registers_plugins": (None, (c_bool,)),
+}
+_FACTORIES: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "stub_will_say": (None, (c_int32, c_char_p, c_bool)),
+    "stub_hear_out": (None, ()),
+    "stub_last_logger": (c_void_p, ()),
+    "stub_makes_runtime": (None, (c_bool, c_bool)),
+    "stub_will_report": (None, (c_int32, c_char_p, c_bool)),
+    "stub_plan": (c_void_p, (POINTER(c_size_t),)),
+    "stub_recorder": (c_void_p, ()),
+    "stub_runtimes_alive": (c_int32, ()),
 }
 
 
@@ -47,11 +58,10 @@ class Core:
         self._trt = trt
         self._library = ctypes.CDLL("libnvinfer_plugin.so.10")
         self._factories = ctypes.CDLL("libnvinfer.so.10")
-        self._factories.stub_will_say.argtypes = (c_int32, c_char_p, c_bool)
-        self._factories.stub_last_logger.restype = c_void_p
-        for name, (result, arguments) in _FUNCTIONS.items():
-            function = getattr(self._library, name)
-            function.restype, function.argtypes = result, arguments
+        for library, functions in ((self._library, _FUNCTIONS), (self._factories, _FACTORIES)):
+            for name, (result, arguments) in functions.items():
+                function = getattr(library, name)
+                function.restype, function.argtypes = result, arguments
 
     def address(self, callbacks: object) -> int:
         """Of the C++ object, as the bindings cast it when they hand it over."""
@@ -88,6 +98,30 @@ class Core:
     def log_at(self, address: int, severity: int, text: str | bytes) -> None:
         said = text if isinstance(text, bytes) else text.encode()
         self._library.call_log(self.on_thread, address, severity, said)
+
+    # Runtime
+
+    def makes_runtimes(self, makes: bool, *, host_code_allowed: bool = False, plugins: bool = True) -> None:
+        """Whether `Runtime(...)` gives one that loads nothing, and what it and the plugins say of themselves."""
+        self._factories.stub_makes_runtime(makes, host_code_allowed)
+        self._library.stub_registers_plugins(makes and plugins)
+
+    def will_report(self, code: int, text: str) -> None:
+        """What the next load reports to its error recorder."""
+        self._factories.stub_will_report(code, text.encode(), self.on_thread)
+
+    def loaded_plan(self) -> bytes:
+        """What the last load was given."""
+        size = c_size_t()
+        address = self._factories.stub_plan(ctypes.byref(size))
+        return ctypes.string_at(address, size.value)
+
+    def recorder(self) -> int:
+        """The address of the error recorder that a runtime was given."""
+        return int(self._factories.stub_recorder())
+
+    def runtimes_alive(self) -> int:
+        return int(self._factories.stub_runtimes_alive())
 
     # Error recorder
 

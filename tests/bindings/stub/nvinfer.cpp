@@ -1,6 +1,8 @@
 // Stands for libnvinfer.so.10: the five functions that NVIDIA's bindings link. There is nothing of TensorRT in it and it
-// makes nothing: every factory says through its logger what a test has put down, and returns a null pointer.
+// makes nothing: every factory says through its logger what a test has put down, and returns a null pointer. Only a test
+// that asks for it gets a runtime, which loads nothing.
 #include "interfaces.hpp"
+#include "runtime.hpp"
 
 #include <mutex>
 #include <string>
@@ -23,6 +25,7 @@ std::mutex mutex;
 std::vector<Words> told;
 std::vector<std::thread> speakers;
 void* lastLogger = nullptr;
+bool makesRuntime = false;
 
 void* speak(void* logger)
 {
@@ -56,7 +59,8 @@ EXPORT void* createInferBuilder_INTERNAL(void* logger, int32_t /*version*/)
 
 EXPORT void* createInferRuntime_INTERNAL(void* logger, int32_t /*version*/)
 {
-    return speak(logger);
+    speak(logger);
+    return makesRuntime ? new stub::Runtime : nullptr; // the bindings delete it
 }
 
 EXPORT void* createInferRefitter_INTERNAL(void* /*engine*/, void* logger, int32_t /*version*/)
@@ -99,4 +103,33 @@ EXPORT void* stub_last_logger()
 {
     std::lock_guard<std::mutex> const held{mutex};
     return lastLogger;
+}
+
+// Whether factories make runtimes from here on, and whether these run host code of engines.
+EXPORT void stub_makes_runtime(bool makes, bool hostCodeAllowed)
+{
+    makesRuntime = makes;
+    stub::runtimeState().hostCodeAllowed = hostCodeAllowed;
+}
+
+// What the next load reports to the error recorder that it was given.
+EXPORT void stub_will_report(int32_t code, char const* text, bool fromThread)
+{
+    stub::runtimeState().reports.push_back({code, text, fromThread});
+}
+
+EXPORT char const* stub_plan(std::size_t* size)
+{
+    *size = stub::runtimeState().plan.size();
+    return stub::runtimeState().plan.data();
+}
+
+EXPORT void* stub_recorder()
+{
+    return stub::runtimeState().recorder;
+}
+
+EXPORT int32_t stub_runtimes_alive()
+{
+    return stub::runtimeState().alive;
 }

@@ -1,4 +1,4 @@
-// Stands for libnvinfer_plugin.so.10: no plugin is registered. Beside it stands what calls Python's callbacks as TensorRT
+// Stands for libnvinfer_plugin.so.10: no plugin is registered, and a test decides what is said of that. Beside it stands what calls Python's callbacks as TensorRT
 // does, in `call_`s that ctypes calls without the interpreter's lock, on this thread or on one of their own.
 //
 // The address of what is called comes from the bindings themselves: they hand a `void*` of this function's first argument
@@ -17,6 +17,7 @@ namespace
 {
 
 void* given = nullptr;
+bool registers = false;
 
 template <typename Call>
 void run(bool onThread, Call const& call)
@@ -49,7 +50,12 @@ using interfaces::Versioned;
 EXPORT bool initLibNvInferPlugins(void* object, char const* /*libNamespace*/)
 {
     given = object;
-    return false;
+    return registers;
+}
+
+EXPORT void stub_registers_plugins(bool answer)
+{
+    registers = answer;
 }
 
 EXPORT void* stub_given()
