@@ -60,6 +60,7 @@ LAYERS: dict[str, tuple[Made, ...]] = {
     "LogSoftmax": (Made(L.SOFTMAX), Made(L.UNARY, False), Made(L.SHUFFLE, False)),
     "ReduceL2": (Made(L.ELEMENTWISE, False), Made(L.REDUCE), Made(L.UNARY)),
     "ReduceSumSquare": (Made(L.ELEMENTWISE, False), Made(L.REDUCE)),
+    "DepthToSpace": (Made(L.SHUFFLE), Made(L.SHUFFLE, False)),
     "SpaceToDepth": (Made(L.SHUFFLE), Made(L.SHUFFLE, False)),
     "Softmax": (Made(L.SOFTMAX), Made(L.SHUFFLE, False)),
 }

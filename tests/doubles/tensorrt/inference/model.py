@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -56,12 +57,23 @@ class Model:
         self.outputs = tuple(_tensor(value, is_input=False) for value in self._session.get_outputs())
         self._proto = onnx.load_model_from_string(data)
         self._late = _late_outputs(self._proto)
+        self._lock = threading.Lock()
+        self._known: dict[tuple[object, ...], dict[str, Shape] | None] = {}
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         names = [tensor.name for tensor in self.outputs]
         return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
 
     def output_shapes(self, shapes: Mapping[str, Shape], values: Mapping[str, np.ndarray]) -> dict[str, Shape] | None:
+        """As `_output_shapes`, each once: it takes a whole run to find out."""
+        key = (*sorted(shapes.items()), *((name, values[name].tobytes()) for name in sorted(values)))
+        with self._lock:
+            if key not in self._known:
+                self._known[key] = self._output_shapes(shapes, values)
+            found = self._known[key]
+        return None if found is None else dict(found)
+
+    def _output_shapes(self, shapes: Mapping[str, Shape], values: Mapping[str, np.ndarray]) -> dict[str, Shape] | None:
         """At these shapes of all inputs, with -1 for each extent that depends on what they hold; None where the model
         cannot be computed at them. `values` are the inputs that lie on the host, which decide shapes.
         """
