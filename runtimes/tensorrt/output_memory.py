@@ -108,15 +108,16 @@ def raise_remembered(memories: list[OutputMemory]) -> None:
     An error that stayed would hold the frames that it passed, and with them an engine that is let go of: its memory
     on the device goes with its last reference.
     """
-    failed = next((memory for memory in memories if memory.failure is not None), None)
-    if failed is None:
-        return
-    failure = failed.failure
+    failed = [(memory.name, memory.failure) for memory in memories if memory.failure is not None]
     for memory in memories:
         memory.failure = None
+    if not failed:
+        return
+    name, failure = failed[0]
+    failed.clear()
     try:
-        if isinstance(failure, C7Error):
-            raise failure
-        raise InferenceError(f"{failed.name}: its memory could not be had: {failure!r}") from failure
+        if isinstance(failure, C7Error) or not isinstance(failure, Exception):
+            raise failure  # what ends a thread or the process is no failure of memory
+        raise InferenceError(f"{name}: its memory could not be had: {failure!r}") from failure
     finally:
         del failure
