@@ -15,26 +15,27 @@ class BatchFeed:
 
     def __init__(self, dataset: CalibrationDataset) -> None:
         self._dataset = dataset
-        self._failure: BaseException | None = None
+        self.failure: BaseException | None = None
+        """What stopped the feed; there is no batch after it."""
         self.taken = 0
         """How many batches were handed out."""
 
     def next_batch(self) -> dict[str, np.ndarray] | None:
         """The next batch by input name; None at the end, and after anything went wrong."""
-        if self._failure is not None or self.taken >= self._dataset.count:
+        if self.failure is not None or self.taken >= self._dataset.count:
             return None
         try:
             batch = self._dataset.batch(self.taken)
         except BaseException as error:  # noqa: BLE001 - the library would swallow it; `finish` raises it
-            self._failure = error
+            self.failure = error
             return None
         self.taken += 1
         return batch
 
     def finish(self) -> None:
         """Raises what stopped the feed, or EngineBuildError where the calibrator did not take every batch once."""
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
         if self.taken != self._dataset.count:
             raise EngineBuildError(
                 f"calibration dataset {self._dataset.path}: expected the calibrator to take {self._dataset.count}"

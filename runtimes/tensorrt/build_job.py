@@ -10,6 +10,7 @@ import msgspec
 
 from runtimes.tensorrt.calibrator import Calibrator
 from runtimes.tensorrt.faults import LogLine
+from runtimes.tensorrt.log import TensorrtLog
 from runtimes.tensorrt.progress import Monitor
 from runtimes.tensorrt.recipe import EngineRecipe
 
@@ -25,7 +26,7 @@ class BuildJob(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """
 
     trt: ModuleType
-    log: object
+    log: TensorrtLog
     recipe: EngineRecipe
     onnx: Path
     monitor: Monitor

@@ -108,7 +108,10 @@ def entropy_calibrator(trt: ModuleType, cuda: Cuda, feed: BatchFeed, trusted: by
                 return None
             try:
                 batch = feed.next_batch()
-                return None if batch is None else self._batch.put(batch, list(names))
+                if batch is None:
+                    self.failure = feed.failure
+                    return None
+                return self._batch.put(batch, list(names))
             except BaseException as error:  # noqa: BLE001 - TensorRT would swallow it; `finish` raises it
                 self.failure = error
                 return None

@@ -14,9 +14,19 @@ from typing_extensions import Buffer
 
 from messages import EngineBuildError
 from messages.errors import printable
+from runtimes.tensorrt.bindings import Dims
+from runtimes.tensorrt.faults import words_of
+from runtimes.tensorrt.log import TensorrtLog
 
 _SHOWN = 3
+_OF_NODE = "[ONNX Layer: "
+_OF_FUNCTION = " | Local Function: "
 _TEXT_MAX_CHARS = 300
+
+
+class Tensor(Protocol):
+    @property
+    def name(self) -> str: ...
 
 
 class Layer(Protocol):
@@ -26,11 +36,22 @@ class Layer(Protocol):
     def name(self) -> str: ...
     @property
     def metadata(self) -> str: ...
+    @property
+    def type(self) -> object: ...
+    @property
+    def num_inputs(self) -> int: ...
+    def get_input(self, index: int) -> Tensor | None: ...
+    @property
+    def num_outputs(self) -> int: ...
+    def get_output(self, index: int) -> Tensor | None: ...
+    def get_output_type(self, index: int) -> object: ...
 
 
 class NetworkInput(Protocol):
     @property
     def name(self) -> str: ...
+    @property
+    def shape(self) -> Dims: ...
     @property
     def is_shape_tensor(self) -> bool: ...
 
@@ -97,8 +118,8 @@ class Parser(Protocol):
 class ParsedModel:
     """Builder, network and parser, which live as long as this does: the network refers to the parser's weights."""
 
-    def __init__(self, trt: ModuleType, log: object, path: Path, *, strongly_typed: bool) -> None:
-        """Raises EngineBuildError with the parser's own words."""
+    def __init__(self, trt: ModuleType, log: TensorrtLog, path: Path, *, strongly_typed: bool) -> None:
+        """Raises EngineBuildError with the parser's own words; of a file that is no model only the log says any."""
         self.builder: Builder = trt.Builder(log)
         # Explicit batch is all that TensorRT 10 has. The flag's number means something else in other versions.
         flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if strongly_typed else 0
@@ -109,13 +130,16 @@ class ParsedModel:
         if not trt.init_libnvinfer_plugins(log, ""):
             raise EngineBuildError(f"{path}: TensorRT's own plugins cannot be registered; its log says why")
         self._parser: Parser = trt.OnnxParser(network, log)
-        if not self._parser.parse_from_file(str(path)):
-            raise EngineBuildError(f"{path}: TensorRT cannot parse the model: {self._words()}")
+        with log.listening("ERROR", this_thread_only=True) as heard:
+            is_parsed = self._parser.parse_from_file(str(path))
+        if not is_parsed:
+            said = self._words() or words_of(heard.lines)
+            raise EngineBuildError(f"{path}: TensorRT cannot parse the model: {said}")
 
     def _words(self) -> str:
         errors = [self._parser.get_error(index) for index in range(min(self._parser.num_errors, _SHOWN))]
         said = [f"{error.node_operator()} {error.node_name()}: {error.desc()}".strip() for error in errors]
-        return "; ".join(printable(" ".join(each.split()), _TEXT_MAX_CHARS) for each in said) or "it says no reason"
+        return "; ".join(printable(" ".join(each.split()), _TEXT_MAX_CHARS) for each in said)
 
 
 def refuse_shape_inputs(network: Network) -> None:
@@ -132,28 +156,54 @@ def refuse_shape_inputs(network: Network) -> None:
 def hold_to_fp32(trt: ModuleType, network: Network, nodes: Iterable[str]) -> tuple[str, ...]:
     """Constrain the layers that the parser made of these ONNX nodes; returns the layers' names, in their order.
 
-    The parser names a layer after its node, and the further layers of a node say it in their metadata:
-    `[ONNX Layer: NODE]`. Raises EngineBuildError for a node without a layer: its constraint would be lost.
+    A layer says its node in its metadata, `[ONNX Layer: NODE]`, or bears its name. Some layers of a node say nothing:
+    the square in ReduceSumSquare and ReduceL2, the logarithm in LogSoftmax (onnxOpImporters.cpp of onnx-tensorrt,
+    10.1-GA). So what computes and says no node is held too where it gives to a held layer or takes from one. Layers on
+    integers have no such precision, and are left. Raises EngineBuildError for a node without a layer: its constraint
+    would be lost.
     """
     wanted = set(nodes)
-    found: set[str] = set()
-    held = []
-    for index in range(network.num_layers):
-        layer = network.get_layer(index)
-        of = layer.name if layer.name in wanted else _node_of(layer.metadata)
-        if of in wanted:
-            layer.precision = trt.float32
-            found.add(of)
-            held.append(layer.name)
-    lost = sorted(wanted - found)
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    of = [_node_of(layer) for layer in layers]
+    lost = sorted(wanted - set(of))
     if lost:
         raise EngineBuildError(
             f"expected a layer for each operation that mixed holds to fp32, found none for {', '.join(lost[:_SHOWN])};"
             " give the model precision fp16, or export it in the types that it is to have"
         )
-    return tuple(held)
+    held = {index for index, node in enumerate(of) if node in wanted}
+    computing = (trt.LayerType.ELEMENTWISE, trt.LayerType.UNARY)
+    nameless = [index for index, layer in enumerate(layers) if not layer.metadata and layer.type in computing]
+    while True:
+        read = {name for index in held for name in _inputs(layers[index])}
+        written = {name for index in held for name in _outputs(layers[index])}
+        beside = {
+            index
+            for index in nameless
+            if not (read.isdisjoint(_outputs(layers[index])) and written.isdisjoint(_inputs(layers[index])))
+        }
+        if beside <= held:
+            break
+        held |= beside
+    floating = [layers[index] for index in sorted(held) if layers[index].get_output_type(0) == trt.float32]
+    for layer in floating:
+        layer.precision = trt.float32
+    return tuple(layer.name for layer in floating)
 
 
-def _node_of(metadata: str) -> str:
-    _, marked, rest = metadata.partition("[ONNX Layer: ")
-    return rest.partition("]")[0] if marked else ""
+def _inputs(layer: Layer) -> set[str]:
+    """The tensors of one network have names of their own."""
+    tensors = (layer.get_input(index) for index in range(layer.num_inputs))
+    return {tensor.name for tensor in tensors if tensor is not None}
+
+
+def _outputs(layer: Layer) -> set[str]:
+    tensors = (layer.get_output(index) for index in range(layer.num_outputs))
+    return {tensor.name for tensor in tensors if tensor is not None}
+
+
+def _node_of(layer: Layer) -> str:
+    """processMetadata of onnx-tensorrt closes with a bracket, and a node's name may hold one as well."""
+    if not layer.metadata.startswith(_OF_NODE):
+        return layer.name
+    return layer.metadata.removeprefix(_OF_NODE).rpartition("]")[0].partition(_OF_FUNCTION)[0]

@@ -5,7 +5,9 @@ Read in samples/common of tag v10.3.0, and what is done about each:
 - `--int8` without `--calib` calibrates on random numbers, and so does `--calib` with a file that cannot be opened
   (`RndInt8Calibrator`): it is only given a table that was checked, in a file that was just written.
 - `--timingCacheFile` is taken with `ignoreMismatch` (samples/utils/timingCache.cpp): it gets a copy of timings that
-  fit.
+  fit. Of a file that is not there it warns, with its path; one of no bytes is a new cache.
+- With `--calib` the profile is the calibration's too, and an input that is not in it ends trtexec ("Calibration profile
+  for tensor X cannot be found!"), though its shape be fixed: each is given. A model of fixed shapes may be given none.
 - `--stronglyTyped` with a precision only warns and drops the precision: a recipe never has both.
 - Shapes and constraints are lists of `name:value` with commas and quotes in a meaning of their own: names with these
   are refused.
@@ -14,8 +16,9 @@ Read in samples/common of tag v10.3.0, and what is done about each:
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from messages import EngineBuildError, RuntimeNotAvailableError
@@ -34,6 +37,9 @@ JETPACK_TRTEXEC = Path("/usr/src/tensorrt/bin/trtexec")
 PLAN_FILE = "engine.plan"
 SCALES_FILE = "scales.cache"
 _MEANS_SOMETHING = ",'*"
+_NAMELESS = re.compile(r"\(Unnamed Layer\* \d+\) \[[A-Za-z ]+\]")
+"""A layer without a name of its own: the star is in it, and as a pattern it fits no other (findPlausible of
+samples/common/sampleUtils.h)."""
 _SHOWN_CHARS = 300
 
 
@@ -58,9 +64,8 @@ def build_with_trtexec(job: BuildJob) -> BuiltPlan:
         if job.scales is None:
             raise EngineBuildError(f"{job.onnx}: trtexec is given no INT8 build without scales: it would make them up")
         scales.write_bytes(job.scales)
-    if job.timings:
-        timings.write_bytes(job.timings)
-    command = trtexec_command(job, find_trtexec(), _held_layers(job))
+    timings.write_bytes(job.timings)
+    command = trtexec_command(job, find_trtexec(), *_of_network(job))
     code, output = run_trtexec(command, timeout_s=job.timeout_s, cancelled=job.cancelled)
     built = BuiltPlan(flags=job.recipe.set_flags, command=command, lines=tuple(output.lines))
     version = ".".join(str(job.trt.__version__).split(".")[:3])
@@ -90,11 +95,20 @@ def build_with_trtexec(job: BuildJob) -> BuiltPlan:
         ) from error
 
 
-def trtexec_command(job: BuildJob, trtexec: Path, held_layers: Iterable[str] = ()) -> tuple[str, ...]:
-    """Pure. Raises EngineBuildError for names that trtexec's options cannot take, and for more than are kept."""
+def trtexec_command(
+    job: BuildJob, trtexec: Path, held_layers: Iterable[str] = (), fixed_shapes: Mapping[str, Shape] | None = None
+) -> tuple[str, ...]:
+    """Pure. `held_layers` and the inputs of `fixed_shapes` are the parser's.
+
+    Raises EngineBuildError for names that trtexec's options cannot take, and for more than are kept.
+    """
     recipe, folder = job.recipe, job.onnx.parent
     held = tuple(held_layers)
-    _refuse_names((*held, *(name for name, *_ in recipe.profile)))
+    fixed = fixed_shapes or {}
+    profile = tuple(each for each in recipe.profile if each[0] not in fixed)
+    if profile and recipe.calibrated:
+        profile += tuple((name, shape, shape, shape) for name, shape in fixed.items())
+    _refuse_names((*(name for name in held if _NAMELESS.fullmatch(name) is None), *(name for name, *_ in profile)))
     command = [
         str(trtexec),
         f"--onnx={job.onnx}",
@@ -116,7 +130,7 @@ def trtexec_command(job: BuildJob, trtexec: Path, held_layers: Iterable[str] = (
     if held:
         command += ["--precisionConstraints=obey", f"--layerPrecisions={','.join(f'{name}:fp32' for name in held)}"]
     for index, option in enumerate(("minShapes", "optShapes", "maxShapes"), start=1):
-        ranges = [f"{each[0]}:{_extents(each[index])}" for each in recipe.profile]  # type: ignore[arg-type]
+        ranges = [f"{each[0]}:{_extents(each[index])}" for each in profile]  # type: ignore[arg-type]
         if ranges:
             command.append(f"--{option}={','.join(ranges)}")
     if sum(map(len, command)) > COMMAND_MAX_CHARS:
@@ -127,11 +141,17 @@ def trtexec_command(job: BuildJob, trtexec: Path, held_layers: Iterable[str] = (
     return tuple(command)
 
 
-def _held_layers(job: BuildJob) -> tuple[str, ...]:
-    """What the parser makes of the nodes to be held: trtexec takes names of layers, and passes over what is none."""
+def _of_network(job: BuildJob) -> tuple[tuple[str, ...], dict[str, Shape]]:
+    """What the parser makes of the nodes to be held, and the inputs of one shape.
+
+    trtexec takes names of layers, and passes over what is none.
+    """
     model = ParsedModel(job.trt, job.log, job.onnx, strongly_typed=job.recipe.strongly_typed)
     refuse_shape_inputs(model.network)
-    return hold_to_fp32(job.trt, model.network, job.recipe.fp32_nodes)
+    inputs = (model.network.get_input(index) for index in range(model.network.num_inputs))
+    shapes = {each.name: tuple(each.shape[axis] for axis in range(len(each.shape))) for each in inputs}
+    fixed = {name: shape for name, shape in shapes.items() if -1 not in shape}
+    return hold_to_fp32(job.trt, model.network, job.recipe.fp32_nodes), fixed
 
 
 def _extents(shape: Shape) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 import msgspec
 import pytest
@@ -13,6 +14,7 @@ from runtimes.inference_runtime import BuildConfig, Precision, ProfileRange
 from runtimes.onnx_types import OnnxTypes
 from runtimes.tensorrt import with_trtexec
 from runtimes.tensorrt.build_job import BuildJob
+from runtimes.tensorrt.log import Loudspeaker, TensorrtLog
 from runtimes.tensorrt.progress import BuildProgress
 from runtimes.tensorrt.recipe import engine_recipe
 from runtimes.tensorrt.with_trtexec import find_trtexec, trtexec_command
@@ -48,7 +50,7 @@ def job(
     config = BuildConfig(precision=precision, calibration_dataset=dataset, optimization_profiles=profile)
     return BuildJob(
         trt=ModuleType("tensorrt"),
-        log=None,
+        log=cast("TensorrtLog", Loudspeaker()),
         recipe=engine_recipe("m", config, types or OnnxTypes()),
         onnx=Path("/w/model.onnx"),
         monitor=NoMonitor(),
