@@ -24,6 +24,7 @@ from messages import ConfigError, EngineBuildError, RuntimeNotAvailableError
 from messages.errors import printable
 from runtimes.tensorrt.build_job import BuildJob, BuiltPlan
 from runtimes.tensorrt.builder_config import flags_of, refuse_another_recipe
+from runtimes.tensorrt.faults import words_of
 from runtimes.tensorrt.network import Builder, BuilderConfig, Network, hold_to_fp32, refuse_shape_inputs
 from runtimes.tensorrt.timings import timings_of
 
@@ -74,14 +75,16 @@ def build_with_polygraphy(job: BuildJob) -> BuiltPlan:
     former_logger = polygraphy.util.TRT_LOGGER
     polygraphy.util.TRT_LOGGER = job.log
     try:
-        with its_logger.verbosity(its_logger.CRITICAL):
+        with its_logger.verbosity(its_logger.CRITICAL), job.log.listening("ERROR", this_thread_only=True) as heard:
             plan = polygraphy.EngineBytesFromNetwork(held, config=configure)()
     except refused as error:
         if configured:
             # It raises for the None of a failed build, of which TensorRT's log knows more.
             return BuiltPlan(flags=flags_of(job.trt, configured[0][0]))
+        # Of a model that cannot be parsed it raises no word of the parser's; TensorRT's log has them.
         said = printable(" ".join(str(error).split()), _TEXT_MAX_CHARS)
-        raise EngineBuildError(f"{job.onnx}: Polygraphy cannot build it: {said}") from error
+        words = f": {words_of(heard.lines)}" if heard.lines else ""
+        raise EngineBuildError(f"{job.onnx}: Polygraphy cannot build it: {said}{words}") from error
     finally:
         polygraphy.util.TRT_LOGGER = former_logger
     return BuiltPlan(
