@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from messages import InvalidInputError
 from runtimes.cuda.port import Cuda
+from runtimes.tensorrt.activation_memory import ActivationMemory
 from runtimes.tensorrt.execution import Execution
 from tests.runtimes.tensorrt import models
 from tests.runtimes.tensorrt.engines import ROWS, SCALE, Profile, Ready, assert_same, rows, to_device, to_host
@@ -176,3 +179,22 @@ def test_another_thread_may_run_an_engine(ready: Ready, on_thread: Callable[[Cal
     assert_same(on_thread(lambda: engine.run(inputs)), models.answers(data, inputs))
     on_thread(engine.close)
     engine.close()
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["in one activation memory", "in their own"])
+def test_engines_on_several_threads_disturb_each_other_in_nothing(ready: Ready, cuda: Cuda, shared: bool) -> None:
+    activations = ActivationMemory(cuda) if shared else None
+    kinds = [(models.dynamic(), [{"x": (2, 3)}]), (models.where_nonzero(), []), (models.dynamic(), [])]
+    engines = [(data, ready(data, ROWS, graphs=graphs, activations=activations)) for data, graphs in kinds]
+    start = threading.Barrier(len(engines))
+
+    def fly(data: bytes, engine: Execution) -> None:
+        start.wait(60)
+        for count in (2, 6, 3, 2) * 5:
+            inputs = {"x": rows(count), "scale": SCALE} if engine is not engines[1][1] else {"x": rows(count)}
+            assert_same(engine.run(inputs), models.answers(data, inputs))
+
+    with ThreadPoolExecutor(len(engines)) as pool:
+        for flown in [pool.submit(fly, *each) for each in engines]:
+            flown.result(timeout=120)
+    engines.clear()
