@@ -26,6 +26,7 @@ STANDS_FOR = {
     "built_engine_audit.InspectedEngine": "ICudaEngine",
     "network.Layer": "ILayer",
     "network.NetworkInput": "ITensor",
+    "network.Tensor": "ITensor",
     "network.Network": "INetworkDefinition",
     "network.TimingCache": "ITimingCache",
     "network.BuilderConfig": "IBuilderConfig",
