@@ -98,6 +98,7 @@ def build_engine(
                 calibrator=calibrator,
                 timings=timings,
                 cancelled=cancelled,
+                tell=tell,
                 timeout_s=trtexec_timeout_s,
             )
             built, table, lines = _built(job, builder, calibrator, heard)
@@ -186,7 +187,7 @@ def _calibrated(job: BuildJob, calibrator: Calibrator, heard: Listener) -> bytes
     def enough() -> str:
         return job.cancelled() or (_CALIBRATED if calibrator.table is not None or calibrator.failure else "")
 
-    here = msgspec.structs.replace(job, monitor=progress_monitor(job.trt, enough))
+    here = msgspec.structs.replace(job, monitor=progress_monitor(job.trt, enough, job.tell))
     build_with_api(here)
     if calibrator.table is None:
         raise _failure(here, calibrator, heard.lines)

@@ -22,7 +22,7 @@ class BuildJob(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
     `log` is the process-wide logger. `calibrator` is there where the recipe is calibrated, and `scales` is a trusted
     calibration table where there is one. `timings` fit this device. `cancelled` gives a reason once the build is to
-    end, else "".
+    end, else "". `tell` hears how far it is.
     """
 
     trt: ModuleType
@@ -35,6 +35,7 @@ class BuildJob(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     scales: bytes | None = None
     timings: bytes = b""
     cancelled: Callable[[], str] = str
+    tell: Callable[[str], None] | None = None
     timeout_s: float = TRTEXEC_TIMEOUT_S
 
 

@@ -61,21 +61,21 @@ def flags_of(trt: ModuleType, config: BuilderConfig) -> tuple[str, ...]:
 
 def refuse_another_recipe(trt: ModuleType, config: BuilderConfig, recipe: EngineRecipe, tool: str) -> None:
     """Raises EngineBuildError where what `tool` configured is not what the recipe says."""
-    expected: tuple[object, ...] = (
-        recipe.set_flags,
-        recipe.workspace_bytes,
-        recipe.optimization_level,
-        recipe.calibrated,
-    )
+    workspace_bytes = config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE)
+    if workspace_bytes != recipe.workspace_bytes:
+        raise EngineBuildError(
+            f"{tool}: expected a workspace of {recipe.workspace_bytes} bytes, found that TensorRT keeps"
+            f" {workspace_bytes}, which it does where it was given more than the device has; lower workspace_mb"
+        )
+    expected: tuple[object, ...] = (recipe.set_flags, recipe.optimization_level, recipe.calibrated)
     found: tuple[object, ...] = (
         flags_of(trt, config),
-        config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE),
         config.builder_optimization_level,
         config.int8_calibrator is not None,
     )
     if found != expected or (recipe.profile and config.num_optimization_profiles != 1):
         raise EngineBuildError(
-            f"{tool}: expected flags, workspace, optimisation level and calibrator {expected} with"
+            f"{tool}: expected flags, optimisation level and calibrator {expected} with"
             f" {1 if recipe.profile else 'any'} profile, found {found} with {config.num_optimization_profiles}; build"
             ' with [runtime.tensorrt] builder = "api"'
         )

@@ -184,3 +184,11 @@ def test_progress_is_told_from_the_builder_down_to_each_batch(bench: Bench) -> N
     assert [each for each in told if "Calibrating" in each][-1].startswith("Building Engine 0/4 > Calibrating 10/")
     assert any("Timing graph nodes" in each for each in told)
     assert told[-1] == "Building Engine 4/4"
+
+
+def test_a_calibration_for_trtexec_is_told_and_ends_once_its_table_is_there(bench: Bench) -> None:
+    told: list[str] = []
+    bench.build(descriptor(), "int8", "trtexec", dataset=bench.dataset(), tell=told.append)
+
+    assert [each for each in told if "Calibrating" in each][-1].startswith("Building Engine 0/4 > Calibrating 10/")
+    assert not any("Timing" in each for each in told)

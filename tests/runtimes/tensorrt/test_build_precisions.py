@@ -156,7 +156,7 @@ def test_a_configuration_that_a_tool_changed_is_refused_before_the_build(
 
     monkeypatch.setattr(trt.IBuilderConfig, "set_flag", with_tf32)
     monkeypatch.setattr(trt.IBuilderConfig, "clear_flag", lambda config, flag: None)
-    with pytest.raises(EngineBuildError, match=r"expected flags, workspace.*'FP16',.*found.*'FP16', 'TF32'"):
+    with pytest.raises(EngineBuildError, match=r"expected flags, opt.*'FP16',.*found.*'FP16', 'TF32'"):
         bench.build(descriptor())
 
 
