@@ -46,6 +46,7 @@ def run_python(
     paths: list[Path],
     library_path: Path | None = FETCHED / "libraries",
     environment: dict[str, str] | None = None,
+    stdin: str = "",
     timeout_s: float = 120,
 ) -> subprocess.CompletedProcess[str]:
     """Our own interpreter in a child, in the checkout, with `paths` before all others to import from."""
@@ -54,6 +55,7 @@ def run_python(
     return subprocess.run(  # noqa: S603 - our own interpreter, our own program
         [sys.executable, "-X", "faulthandler", *arguments],
         capture_output=True,
+        input=stdin,
         text=True,
         timeout=timeout_s,
         check=False,

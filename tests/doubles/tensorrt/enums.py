@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import Enum
 
 
-class Severity(IntEnum):
+class BoundEnum(Enum):
+    """As pybind11 makes one: its number has to be asked for, equals no member, and no member is false."""
+
+    def __int__(self) -> int:
+        return int(self.value)
+
+    def __index__(self) -> int:
+        return int(self.value)
+
+
+class Severity(BoundEnum):
     INTERNAL_ERROR = 0
     ERROR = 1
     WARNING = 2
@@ -13,7 +23,7 @@ class Severity(IntEnum):
     VERBOSE = 4
 
 
-class BuilderFlag(IntEnum):
+class BuilderFlag(BoundEnum):
     FP16 = 0
     INT8 = 1
     DEBUG = 2
@@ -41,14 +51,14 @@ class BuilderFlag(IntEnum):
     REFIT_INDIVIDUAL = 23
 
 
-class CalibrationAlgoType(IntEnum):
+class CalibrationAlgoType(BoundEnum):
     LEGACY_CALIBRATION = 0
     ENTROPY_CALIBRATION = 1
     ENTROPY_CALIBRATION_2 = 2
     MINMAX_CALIBRATION = 3
 
 
-class DataType(IntEnum):
+class DataType(BoundEnum):
     FLOAT = 0
     HALF = 1
     INT8 = 2
@@ -61,13 +71,13 @@ class DataType(IntEnum):
     INT4 = 9
 
 
-class EngineCapability(IntEnum):
+class EngineCapability(BoundEnum):
     STANDARD = 0
     SAFETY = 1
     DLA_STANDALONE = 2
 
 
-class ErrorCode(IntEnum):
+class ErrorCode(BoundEnum):
     SUCCESS = 0
     INTERNAL_ERROR = 1
     MEM_ALLOC_FAILED = 2
@@ -85,7 +95,7 @@ class ErrorCode(IntEnum):
     REFIT_FAILED = 14
 
 
-class ErrorCodeTRT(IntEnum):
+class ErrorCodeTRT(BoundEnum):
     SUCCESS = 0
     UNSPECIFIED_ERROR = 1
     INTERNAL_ERROR = 2
@@ -99,23 +109,23 @@ class ErrorCodeTRT(IntEnum):
     UNSUPPORTED_STATE = 10
 
 
-class ExecutionContextAllocationStrategy(IntEnum):
+class ExecutionContextAllocationStrategy(BoundEnum):
     STATIC = 0
     ON_PROFILE_CHANGE = 1
     USER_MANAGED = 2
 
 
-class HardwareCompatibilityLevel(IntEnum):
+class HardwareCompatibilityLevel(BoundEnum):
     NONE = 0
     AMPERE_PLUS = 1
 
 
-class LayerInformationFormat(IntEnum):
+class LayerInformationFormat(BoundEnum):
     ONELINE = 0
     JSON = 1
 
 
-class LayerType(IntEnum):
+class LayerType(BoundEnum):
     CONVOLUTION = 0
     CAST = 1
     ACTIVATION = 2
@@ -165,7 +175,7 @@ class LayerType(IntEnum):
     PLUGIN_V3 = 46
 
 
-class MemoryPoolType(IntEnum):
+class MemoryPoolType(BoundEnum):
     WORKSPACE = 0
     DLA_MANAGED_SRAM = 1
     DLA_LOCAL_DRAM = 2
@@ -174,36 +184,36 @@ class MemoryPoolType(IntEnum):
     TACTIC_SHARED_MEMORY = 5
 
 
-class NetworkDefinitionCreationFlag(IntEnum):
+class NetworkDefinitionCreationFlag(BoundEnum):
     EXPLICIT_BATCH = 0
     STRONGLY_TYPED = 1
 
 
-class OnnxParserFlag(IntEnum):
+class OnnxParserFlag(BoundEnum):
     NATIVE_INSTANCENORM = 0
 
 
-class PreviewFeature(IntEnum):
+class PreviewFeature(BoundEnum):
     PROFILE_SHARING_0806 = 0
     ALIASED_PLUGIN_IO_10_03 = 1
 
 
-class ProfilingVerbosity(IntEnum):
+class ProfilingVerbosity(BoundEnum):
     LAYER_NAMES_ONLY = 0
     NONE = 1
     DETAILED = 2
 
 
-class QuantizationFlag(IntEnum):
+class QuantizationFlag(BoundEnum):
     CALIBRATE_BEFORE_FUSION = 0
 
 
-class RuntimePlatform(IntEnum):
+class RuntimePlatform(BoundEnum):
     SAME_AS_BUILD = 0
     WINDOWS_AMD64 = 1
 
 
-class TacticSource(IntEnum):
+class TacticSource(BoundEnum):
     CUBLAS = 0
     CUBLAS_LT = 1
     CUDNN = 2
@@ -211,12 +221,12 @@ class TacticSource(IntEnum):
     JIT_CONVOLUTIONS = 4
 
 
-class TempfileControlFlag(IntEnum):
+class TempfileControlFlag(BoundEnum):
     ALLOW_IN_MEMORY_FILES = 0
     ALLOW_TEMPORARY_FILES = 1
 
 
-class TensorFormat(IntEnum):
+class TensorFormat(BoundEnum):
     LINEAR = 0
     CHW2 = 1
     HWC8 = 2
@@ -232,17 +242,17 @@ class TensorFormat(IntEnum):
     DHWC = 12
 
 
-class TensorIOMode(IntEnum):
+class TensorIOMode(BoundEnum):
     NONE = 0
     INPUT = 1
     OUTPUT = 2
 
 
-class TensorLocation(IntEnum):
+class TensorLocation(BoundEnum):
     DEVICE = 0
     HOST = 1
 
 
-class DeviceType(IntEnum):
+class DeviceType(BoundEnum):
     GPU = 0
     DLA = 1

@@ -94,7 +94,7 @@ class _Build:
         builder = trt.Builder(self._log)
         builder.error_recorder = Recorder()
         network = builder.create_network(
-            1 << trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED if self._options.strongly_typed else 0
+            1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if self._options.strongly_typed else 0
         )
         if network is None:
             say("E", "Network creation failed")

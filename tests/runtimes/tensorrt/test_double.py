@@ -14,13 +14,13 @@ from tests.bindings.fetched import DOUBLES, OLDEST, run_python, tensorrt
 from tests.bindings.uses import UNBOUND_CALLBACKS, Api
 
 BEYOND: dict[str, set[str]] = {
-    "": {"CORE", "Severity", "IntEnum"},
+    "": {"CORE", "Severity", "BoundEnum", "Enum"},
     "IHostMemory": {name for name in dir(bytearray) if name in SPECIAL or not name.startswith("_")} | {"__bool__"},
     "INetworkDefinition": {"__iter__"},
 }
-"""What the double has of its own, by class and "" for the module. `CORE` is what a test says to it, `IntEnum` what it
-is made of, and `Severity` stands in `ILogger` alone with NVIDIA. Before Python 3.12 only a class that inherits from a
-buffer is one, and NVIDIA's, which has no length, is never false. Of its network Python makes an iterator itself.
+"""What the double has of its own, by class and "" for the module. `CORE` is what a test says to it, `BoundEnum` what
+it is made of, and `Severity` stands in `ILogger` alone with NVIDIA. Before Python 3.12 only a class that inherits from
+a buffer is one, and NVIDIA's, which has no length, is never false. Of its network Python makes an iterator itself.
 """
 
 

@@ -106,7 +106,7 @@ class IBuilderConfig(Product):
         """The header's defaults: TF32 is "Enabled by default", the workspace "defaults to max device memory", and the
         layers' names alone are "the default setting" of ProfilingVerbosity.
         """
-        self.flags = 1 << BuilderFlag.TF32
+        self.flags = 1 << int(BuilderFlag.TF32)
         self.avg_timing_iterations = 1
         self.engine_capability = EngineCapability.STANDARD
         self.default_device_type, self.DLA_core = DeviceType.GPU, -1
@@ -120,7 +120,8 @@ class IBuilderConfig(Product):
         self._pools = {
             pool: DEVICE.memory.total_bytes if pool is MemoryPoolType.WORKSPACE else 0 for pool in MemoryPoolType
         }
-        self._previews, self._tactic_sources = set(), sum(1 << int(source) for source in TacticSource if source > 2)
+        self._previews = set()
+        self._tactic_sources = sum(1 << int(source) for source in TacticSource if int(source) > 2)
         self._profiles, self._calibration_profile = [], None
         self._calibrator = self._monitor = self._timing_cache = None
 

@@ -75,7 +75,7 @@ class OnnxParser:
     def __init__(self, network: INetworkDefinition, logger: Any) -> None:
         if not isinstance(network, INetworkDefinition):
             raise incompatible("__init__", network, logger)
-        self.flags = 1 << OnnxParserFlag.NATIVE_INSTANCENORM
+        self.flags = 1 << int(OnnxParserFlag.NATIVE_INSTANCENORM)
         self._network = network
         self._errors: list[ParserError] = []
 

@@ -48,7 +48,7 @@ class Logger(ILogger):
         self.min_severity = min_severity
 
     def log(self, severity: Severity, msg: str) -> None:
-        if severity <= self.min_severity:
+        if int(severity) <= int(self.min_severity):
             print(f"[TRT] [{Severity(severity).name[0]}] {msg}", file=sys.stdout)
 
 
