@@ -108,3 +108,16 @@ def test_trtexec_is_given_each_input_of_a_calibration_and_no_file_that_it_would_
 
     assert "--optShapes=image:2x3x8x8,bias:4" in report.command
     assert report.warnings == ()
+
+
+@pytest.mark.parametrize("name", ["squeezenet", "shufflenet", "densenet121"])
+def test_a_whole_topology_is_built_alike_with_its_softmax_in_fp32(
+    bench: Bench, light_onnx: Callable[[str], Path], name: str
+) -> None:
+    data = light_onnx(name).read_bytes()
+    expected, found = (bench.build(data, "mixed", builder, profile=()) for builder in BUILDERS)
+
+    assert found.data == expected.data
+    assert without_tool(found.report) == expected.report
+    assert expected.report.layer_precisions["fp16"] > 30
+    assert expected.report.layer_precisions.get("fp32", 0) == data.count(b"Softmax")

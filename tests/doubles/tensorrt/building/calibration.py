@@ -94,6 +94,7 @@ def _session(network: INetworkDefinition) -> Callable[[dict[str, np.ndarray]], d
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
+    options.log_severity_level = 3  # errors; it warns of each weight that no node takes
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
     def run(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
