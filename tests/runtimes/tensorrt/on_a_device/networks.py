@@ -27,6 +27,23 @@ def scaled_rows() -> bytes:
     return models.dynamic(HALF)
 
 
+def descriptor() -> bytes:
+    """The model of the contract of all runtimes, in fp16: `descriptor` [n, 4] and `echo` of `image` [n, 3, 8, 8] and
+    `bias_by_image` [n, 4].
+    """
+    weight = np.random.default_rng(7).normal(size=(4, 3, 3, 3)).astype(np.float16)
+    nodes = [
+        helper.make_node("Conv", ["image", "weight"], ["features"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["features"], ["active"]),
+        helper.make_node("ReduceMean", ["active"], ["pooled"], axes=[2, 3], keepdims=0),
+        helper.make_node("Add", ["pooled", "bias_by_image"], ["descriptor"]),
+        helper.make_node("Identity", ["image"], ["echo"]),
+    ]
+    inputs: list[models.Value] = [("image", HALF, ["n", 3, 8, 8]), ("bias_by_image", HALF, ["n", 4])]
+    outputs: list[models.Value] = [("descriptor", HALF, ["n", 4]), ("echo", HALF, ["n", 3, 8, 8])]
+    return model(nodes, inputs, outputs, weight=weight)
+
+
 def nonzero_rows() -> bytes:
     """`x` fp16 [n, 3] -> `where` int64 [2, ?] and `negated` fp16 [n, 3]."""
     nodes = [helper.make_node("NonZero", ["x"], ["where"]), helper.make_node("Neg", ["x"], ["negated"])]
