@@ -84,6 +84,18 @@ def added() -> bytes:
     )
 
 
+def bulging() -> bytes:
+    """`x` [n, 3] -> `y` [n * (7 - n)] of ones: the longest for n = 3 and 4."""
+    one = numpy_helper.from_array(np.ones(1, np.float32))
+    nodes = [
+        helper.make_node("Shape", ["x"], ["n"], start=0, end=1),
+        helper.make_node("Sub", ["seven", "n"], ["rest"]),
+        helper.make_node("Mul", ["n", "rest"], ["length"]),
+        helper.make_node("ConstantOfShape", ["length"], ["y"], value=one),
+    ]
+    return model(nodes, [("x", FLOAT, ["n", 3])], [("y", FLOAT, ["m"])], seven=np.array([7]))
+
+
 def scalar() -> bytes:
     """`flag` bool [] -> `inverse` bool []."""
     return model([helper.make_node("Not", ["flag"], ["inverse"])], [("flag", BOOL, [])], [("inverse", BOOL, [])])

@@ -79,6 +79,25 @@ def test_an_output_whose_shape_depends_on_values_has_memory_of_its_own_and_no_sh
         context.shape_that_came_out("where")
 
 
+def test_values_that_decide_shapes_are_read_before_shapes_are_asked_for(
+    heard: Load, trt: ModuleType, cuda: Cuda
+) -> None:
+    profile: Profile = (("x", (1, 4), (2, 4), (4, 4)),)
+    loaded = heard(models.reshaped(), profile, on_host=("target", "size"))
+    memories = {
+        tensor.name: TensorMemory(cuda, tensor.name, tensor.spec, on_host=tensor.on_host) for tensor in loaded.io
+    }
+    for memory in memories.values():
+        memory.reserve((4, 4))
+    memories["target"].view((2,))[:] = (8, 2)
+    context = EngineContext(trt, cuda, loaded, memories)
+    assert context.set_shapes({"x": (4, 4), "target": (2,)}) == {"y": (8, 2), "size": (2,)}
+    memories["target"].view((2,))[:] = (1, 16)
+    assert context.set_shapes({"x": (4, 4), "target": (2,)})["y"] == (1, 16)
+    assert context.outputs == {}
+    release_all([context.close, *(memory.free for memory in memories.values())])
+
+
 def test_nothing_is_told_twice(heard: Load, open_context: Open, core: Core) -> None:
     context = open_context(heard(models.dynamic(), ROWS))
     shapes = {"x": (4, 3), "scale": (3,)}

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from messages import C7Error, DeviceFaultError, EngineDeserializeError, OutOfMemoryError
+from messages import C7Error, DeviceFaultError, EngineDeserializeError, InferenceError, OutOfMemoryError
 from runtimes.cuda.port import Cuda
 from runtimes.tensorrt import graphs as graphs_module
 from runtimes.tensorrt.activation_memory import ActivationMemory
@@ -56,6 +56,23 @@ def test_a_graph_replays_with_what_the_inputs_are_now(ready: Ready) -> None:
     for seed in range(4):
         inputs = {"x": rows(2) * seed, "scale": SCALE + seed}
         assert_same(engine.run(inputs), models.answers(models.dynamic(), inputs))
+
+
+def test_an_output_whose_address_is_in_a_graph_does_not_move(ready: Ready) -> None:
+    data = models.bulging()
+    engine = ready(data, (("x", (1, 3), (2, 3), (6, 3)),), graphs=[{"x": (2, 3)}])
+    with pytest.raises(InferenceError, match=r"^y: \[12\] needs 48 bytes.* its memory cannot grow: its address is in"):
+        engine.run({"x": rows(3)})
+    for count in (2, 6):
+        assert_same(engine.run({"x": rows(count)}), models.answers(data, {"x": rows(count)}))
+
+
+def test_a_context_has_run_and_its_stream_is_idle_when_its_run_is_captured(ready: Ready, device: Device) -> None:
+    device.calls.clear()
+    ready(models.dynamic(), ROWS, graphs=LISTED)
+    before = [call for call in device.calls if call != "cudaSetDevice"]
+    captures = [index for index, call in enumerate(before) if call == "cudaStreamBeginCapture"]
+    assert [before[index - 1] for index in captures] == ["cudaStreamSynchronize"] * 2
 
 
 def test_a_graph_takes_device_tensors_and_gives_them(ready: Ready, cuda: Cuda, device: Device) -> None:

@@ -58,6 +58,32 @@ def test_an_input_whose_values_are_a_shape_decides_the_outputs_shape(ready: Read
         assert_same(engine.run(inputs), models.answers(data, inputs))
 
 
+def test_other_values_of_the_same_input_are_another_shape(ready: Ready) -> None:
+    data = models.reshaped()
+    values = ((("target", (1, 4), (2, 4), (2, 8)),),)
+    engine = ready(data, TARGET, on_host=("target", "size"), values=values)
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    for target in ([2, 4], [1, 8], [2, 4]):
+        inputs = {"x": x, "target": np.array(target)}
+        assert_same(engine.run(inputs), models.answers(data, inputs))
+
+
+def test_memory_is_had_once_for_the_greatest_shapes(ready: Ready, device: Device) -> None:
+    device.calls.clear()
+    engine = ready(models.dynamic(), ROWS)
+    assert device.calls.count("cudaHostAlloc") == len(("x", "scale", "scaled", "total", "echo"))
+    device.calls.clear()
+    engine.run({"x": rows(6), "scale": SCALE})
+    assert {"cudaHostAlloc", "cudaMalloc"}.isdisjoint(device.calls)
+
+
+def test_an_output_that_is_longest_in_between_grows_when_it_has_to(ready: Ready) -> None:
+    data = models.bulging()
+    engine = ready(data, (("x", (1, 3), (2, 3), (6, 3)),))
+    for count in (2, 3, 6, 4):
+        assert_same(engine.run({"x": rows(count)}), models.answers(data, {"x": rows(count)}))
+
+
 @pytest.mark.parametrize("values", [[0, 4], [5, 4], [2, 8]])
 def test_values_outside_the_profile_never_reach_the_engine(ready: Ready, values: list[int]) -> None:
     data = models.reshaped()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
-import sys
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +16,6 @@ from messages import (
     DeviceFaultError,
     EngineDeserializeError,
     OutOfMemoryError,
-    RuntimeNotAvailableError,
 )
 from runtimes.cuda.port import Cuda
 from runtimes.tensorrt import engine as engine_module
@@ -170,6 +167,22 @@ def test_a_load_that_fails_is_the_error_of_what_tensorrt_says(
     assert loader.load("m.engine", "m", make_plan(models.static())).io
 
 
+def test_what_tensorrts_own_threads_say_of_a_load_counts(
+    loader: EngineLoader,
+    device: Device,
+    trt: ModuleType,
+    log: Any,
+    make_plan: MakePlan,
+    on_thread: Callable[[Callable[[], Any]], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(_runtime: Any, _plan: Any) -> None:
+        on_thread(lambda: log.log(trt.ILogger.Severity.ERROR, WORDS))
+
+    monkeypatch.setattr(trt.Runtime, "deserialize_cuda_engine", fails)
+    refused(loader, device, make_plan(models.static()), EngineDeserializeError, "it is the weather")
+
+
 def test_an_engine_that_was_made_though_an_error_was_recorded_is_refused(
     loader: EngineLoader, device: Device, core: Core, make_plan: MakePlan
 ) -> None:
@@ -231,60 +244,3 @@ def test_many_threads_load_one_after_the_other(
         loaded = list(pool.map(lambda number: loader.load(f"{number}.engine", "m", plan), range(6)))
     assert [each.io[0].name for each in loaded] == ["x"] * 6
     assert most == [1] * 6
-
-
-# The runtime itself.
-
-
-def test_a_tensorrt_that_makes_no_runtime_is_not_available(
-    trt: ModuleType, log: TensorrtLog, cuda: Cuda, core: Core
-) -> None:
-    core.fail("Runtime", "Error Code 6: API Usage Error (CUDA initialization failure with error: 35.)")
-    with pytest.raises(
-        RuntimeNotAvailableError, match=r"^tensorrt: TensorRT 10\.3\.0 makes no runtime on cuda:0: Error"
-    ):
-        EngineLoader(trt, log, cuda)
-
-
-def test_a_runtime_around_a_wild_pointer_is_refused_and_never_touched_or_destroyed(
-    trt: ModuleType, log: TensorrtLog, cuda: Cuda, device: Device, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept: list[Any] = []
-    monkeypatch.setattr(engine_module, "_keep_for_ever", kept.append)
-    monkeypatch.setattr(cuda, "make_current", lambda: None)  # CUDA works for us and for TensorRT it does not
-    device.poison(700)
-    with pytest.raises(
-        RuntimeNotAvailableError, match=r"CUDA initialization failure with error: 700.*start the process"
-    ):
-        EngineLoader(trt, log, cuda)
-    assert len(kept) == 1
-    kept[0]._wild = False  # so that this test may let go of it
-
-
-def test_what_is_kept_for_ever_has_a_reference_that_nobody_gives_back() -> None:
-    class Wild:
-        pass
-
-    wild = Wild()
-    before = sys.getrefcount(wild)
-    engine_module._keep_for_ever(wild)  # type: ignore[arg-type]
-    assert sys.getrefcount(wild) == before + 1
-    ctypes.pythonapi.Py_DecRef(ctypes.py_object(wild))
-
-
-def test_plugins_that_cannot_be_registered_are_refused(
-    trt: ModuleType, log: TensorrtLog, cuda: Cuda, core: Core
-) -> None:
-    core.plugins_register = False
-    with pytest.raises(
-        RuntimeNotAvailableError, match=r"cannot register its own plugins: .*libnvinfer_plugin of the same"
-    ):
-        EngineLoader(trt, log, cuda)
-
-
-def test_a_runtime_that_would_run_code_of_engines_on_the_host_is_refused(
-    trt: ModuleType, log: TensorrtLog, cuda: Cuda, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(trt.Runtime, "engine_host_code_allowed", True)
-    with pytest.raises(RuntimeNotAvailableError, match="found engine_host_code_allowed set"):
-        EngineLoader(trt, log, cuda)

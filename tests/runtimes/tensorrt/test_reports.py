@@ -74,6 +74,7 @@ def test_nothing_counts_that_was_said_before_or_after(reports: EngineReports, sa
     with reports.listening():
         reports.require_silence("x")
         assert "TensorRT says no reason" in str(reports.error_of_run("x"))
+        say("of the second")
     say("after")
     assert "TensorRT says no reason" in str(reports.error_of_run("x"))
 
