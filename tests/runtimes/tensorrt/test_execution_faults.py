@@ -118,7 +118,7 @@ def test_a_call_that_fails_in_a_run_costs_that_run_alone(ready: Ready, core: Cor
     core.fail(call, WORDS, after=after)
     with pytest.raises(InferenceError, match=rf"^m: {call}\b.* failed: Error Code 9: Internal Error \(it is the"):
         engine.run(INPUTS)
-    assert_works(engine, models.dynamic(), OTHERS)
+    assert_works(engine, models.dynamic(), {"x": -OTHERS["x"], "scale": SCALE})
     assert_works(engine, models.dynamic(), INPUTS)
 
 
