@@ -40,9 +40,14 @@ def test_the_last_run_gives_back_what_was_put_away_under_it(use: EngineUse) -> N
 
 def test_a_run_that_fails_gives_back_too(use: EngineUse) -> None:
     given_back: list[str] = []
-    with pytest.raises(InferenceError, match="716"), use.running():
-        use.end(lambda: given_back.append("memory"))
-        raise InferenceError("716")
+
+    def fail() -> None:
+        with use.running():
+            use.end(lambda: given_back.append("memory"))
+            raise InferenceError("716")
+
+    with pytest.raises(InferenceError, match="716"):
+        fail()
     assert given_back == ["memory"]
 
 
