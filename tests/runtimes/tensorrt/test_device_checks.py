@@ -31,6 +31,8 @@ NEEDS_MORE_THAN_A_DOUBLE = {
 NOT_ASKED = {
     "a run after its context was destroyed, or with a context or memory that a queued run": "the double is stricter"
     " than a device, on which such a run may go well",
+    "which of its permissions a build uses, and which layers become one": "the double has to choose, and a device"
+    " chooses otherwise every time",
     "a timing cache of another version is refused even where a mismatch is to be ignored": "it takes the timings of a"
     " second TensorRT",
 }

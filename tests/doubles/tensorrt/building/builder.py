@@ -29,6 +29,8 @@ UNPROVEN = (
     "a timing cache that is corrupt gives None",
     "a tensor whose scale is 0 counts as one without a scale",
     "the inspector's names of the formats of Int64, Bool and BF16 tensors, and of kinds that no example shows",
+    "a workspace of more than the device's memory is larger than the maximum possible value, and is not taken",
+    "which of its permissions a build uses, and which layers become one: TensorRT chooses by time",
     "the line of a Builder that is made without a device: it is that of a Runtime; NVIDIA/TensorRT#2913 has 8.6's",
 )
 """What is belief here: no header, source or public log says it of 10.3, and no device was asked."""

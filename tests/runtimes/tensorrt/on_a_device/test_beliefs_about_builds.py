@@ -251,6 +251,19 @@ def test_every_delicate_node_has_a_layer_that_names_it(trt: ModuleType, raw: Cal
     assert all(held)
 
 
+@pytest.mark.belief("that the square in a sum of squares says no node")
+def test_the_square_in_a_sum_of_squares_is_held_with_it(trt: ModuleType, raw: Callable[[bytes], Raw]) -> None:
+    network = raw(networks.delicate()).parsed.network
+    assert len(hold_to_fp32(trt, network, ["squares"])) == 2
+
+
+@pytest.mark.belief("a workspace of more than the device's memory is larger than the maximum possible value")
+def test_a_workspace_beyond_the_device_is_not_taken(trt: ModuleType, cuda: Cuda, raw: Callable[[bytes], Raw]) -> None:
+    config = raw(networks.calibrated()).config
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, 2 * cuda.memory()[1])
+    assert config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) == 256 * MIB
+
+
 @pytest.mark.belief("the words and sizes of TensorRT 10.3's log lines for skipped tactics")
 def test_a_tactic_that_the_workspace_is_too_small_for_is_counted_and_no_other_is(
     trt: ModuleType, log: TensorrtLog, raw: Callable[[bytes], Raw], say: Say
