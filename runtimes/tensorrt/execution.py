@@ -58,6 +58,7 @@ class Execution:
         wanted = listed_shapes(self._subject, loaded.io, profile, graphs)
         cuda.make_current()
         self._stream = cuda.open_stream()
+        self._is_open = True
         self._contexts: list[EngineContext] = []
         self._joined = False
         try:
@@ -108,7 +109,10 @@ class Execution:
         """Idempotent. Raises what CUDA says, once everything is given back as far as it goes."""
         graphs, self._graphs = list(self._graphs.values()), {}
         contexts, self._contexts = self._contexts, []
-        steps = [graph.graph.close for graph in graphs]
+        # A run whose wait failed may have left work that uses all of this.
+        steps = [self._stream.synchronize] if self._is_open else []
+        self._is_open = False
+        steps += [graph.graph.close for graph in graphs]
         steps += [context.close for context in contexts]
         steps += [memory.free for memory in self._tensors.values()]
         steps.append(self._stream.close)

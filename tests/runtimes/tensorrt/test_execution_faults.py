@@ -168,6 +168,19 @@ def test_device_memory_that_tensorrt_did_not_take_is_given_again_in_the_next_run
     larger.close()
 
 
+def test_work_that_could_not_be_waited_for_is_waited_for_before_its_memory_goes(
+    ready: Ready, device: Device, core: Core
+) -> None:
+    engine = ready(models.dynamic(), ROWS)
+    core.fail("set_input_shape", WORDS, after=1)
+    device.fail("cudaStreamSynchronize", 1)
+    with pytest.raises(InferenceError, match="it is the weather"):
+        engine.run(INPUTS)
+    assert device.queued() > 0
+    engine.close()  # what is used after its free is a misuse, for which the device looks
+    assert device.queued() == 0
+
+
 # A device that answers no more.
 
 
