@@ -64,7 +64,8 @@ class Execution:
         try:
             activations.join(self._subject, self._activation_bytes)
             self._joined = True
-            self._context = self._open_context()
+            with self._reports.listening():
+                self._context = self._open_context()
             for warm_up in reversed(list(warm_ups(loaded.io, profile))):  # the greatest first: memory is had once
                 self.run(warm_up.inputs)
             for shapes in wanted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from messages import (
     DeviceFaultError,
     EngineDeserializeError,
     InferenceError,
+    InvalidInputError,
     OutOfMemoryError,
     TransientInferenceError,
 )
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from tests.doubles.tensorrt.core import Core
 
 WORDS = "Error Code 9: Internal Error (it is the weather)"
-INPUTS: Mapping[str, np.ndarray] = {"x": rows(3), "scale": SCALE}
+INPUTS: dict[str, Any] = {"x": rows(3), "scale": SCALE}
 OTHERS: Mapping[str, np.ndarray] = {"x": rows(5), "scale": SCALE}
 LATE: Mapping[str, np.ndarray] = {"x": np.array([[1, 0, 2]] * 6, np.float32)}
 
@@ -145,6 +147,45 @@ def test_a_call_that_fails_while_an_engine_is_made_ready_leaves_nothing_behind(
     with pytest.raises(kind, match=expected):
         ready(models.where_nonzero(), ROWS)
     assert device.live() == before
+
+
+def test_what_is_said_in_the_log_of_a_context_that_was_not_made_is_heard(
+    ready: Ready, trt: ModuleType, log: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_engine: Any, _strategy: Any) -> None:
+        log.log(trt.ILogger.Severity.ERROR, "Error Code 2: OutOfMemory (no further information)")
+
+    monkeypatch.setattr(trt.ICudaEngine, "create_execution_context", fails)
+    with pytest.raises(OutOfMemoryError, match=r"^m: Error Code 2: OutOfMemory \(no further information\)"):
+        ready(models.dynamic(), ROWS)
+
+
+class Kept:
+    """A tensor on the device that its producer keeps to itself."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, *shape: int) -> None:
+        self.shape = shape
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0
+
+    def __dlpack__(self, *, stream: object = None) -> object:
+        raise BufferError("it needs a gradient")
+
+
+def test_an_input_that_is_not_given_away_is_refused_by_name_and_nothing_is_under_way(
+    ready: Ready, cuda: Cuda, device: Device
+) -> None:
+    engine = ready(models.dynamic(), ROWS)
+    before = device.live()
+    for inputs in (INPUTS | {"x": Kept(3, 3)}, INPUTS | {"scale": Kept(3)}):
+        with pytest.raises(InvalidInputError, match="its producer does not give it away: BufferError: it needs a gr"):
+            engine.run(inputs)
+        assert device.queued() == 0
+        assert device.live() == before
+    assert_works(engine, models.dynamic(), INPUTS)
 
 
 def test_an_error_that_was_recorded_counts_though_every_call_said_that_it_succeeded(ready: Ready, core: Core) -> None:
