@@ -27,7 +27,8 @@ __all__ = [
 UNPROVEN = (
     "a Runtime of the full library without CUDA is a wild object too; the lean library of 10.16.1 made one",
     "an engine and a context have memory of cudaMalloc of their own: as much as the plan's weights and activations",
-    "the words of a refused host code, of missing device memory, of a shape tensor's values and of bad alignment",
+    "the words of a refused host code, of missing device memory, of a shape tensor's values, of a fixed dimension, of a"
+    " name that is no tensor's, of shapes that fit nothing and of bad alignment",
     "set_tensor_address refuses an address that is not aligned to 256 bytes; the header says it of two like it",
     "memory that is too small for USER_MANAGED is refused by execute_async_v3, and set_device_memory says nothing",
     "inputs on the host are read when execute_async_v3 is called, outputs on the host are written when the run is done",
