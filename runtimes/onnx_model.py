@@ -105,6 +105,26 @@ def narrow_types(data: bytes) -> list[str]:
     return found
 
 
+def floating_activations(data: bytes) -> frozenset[str]:
+    """The inputs and results of operations that are floating, or of a type that ONNX's inference does not know.
+
+    Weights and what `Constant` gives are none. Raises as `narrow_types` does.
+    """
+    model = _loaded(data)
+    import onnx
+
+    typed = onnx.shape_inference.infer_shapes(model)
+    found: set[str] = set()
+    for graph in _graphs(typed.graph):
+        weights = {tensor.name for tensor in graph.initializer}
+        values = (*graph.input, *graph.output, *graph.value_info)
+        kinds = {value.name: onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type) for value in values}
+        computed = {name for node in graph.node if node.op_type != "Constant" for name in node.output if name}
+        names = computed | {value.name for value in graph.input} - weights
+        found |= {name for name in names if name not in kinds or _is_float(kinds[name])}
+    return frozenset(found)
+
+
 def name_nodes(data: bytes, operators: Collection[str]) -> tuple[bytes, tuple[str, ...]]:
     """The names of all nodes of these operators, in order, and the model in which each has one.
 

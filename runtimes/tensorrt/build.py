@@ -15,7 +15,7 @@ from runtimes.build_report import BuilderName, BuildReport
 from runtimes.calibration.batch_feed import BatchFeed
 from runtimes.cuda.port import Cuda
 from runtimes.inference_runtime import BuildConfig
-from runtimes.onnx_model import AuditedModel
+from runtimes.onnx_model import AuditedModel, floating_activations
 from runtimes.source_model import SourceModel
 from runtimes.tensorrt.build_job import TRTEXEC_TIMEOUT_S, BuildJob, BuiltPlan
 from runtimes.tensorrt.built_engine_audit import InspectedEngine, audited_report
@@ -125,6 +125,7 @@ def build_engine(
             builder=builder,
             lines=lines,
             notes=_notes(dropped, heard),
+            activations=floating_activations(model.data) if recipe.calibrated else None,
         )
     return TensorrtBuild(
         data=built.data,

@@ -17,7 +17,7 @@ Two things weaken an engine, and neither is an error to TensorRT:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -70,17 +70,22 @@ def find_in_log(lines: Iterable[LogLine], workspace_bytes: int) -> BuildFindings
     )
 
 
-def why_weakened(findings: BuildFindings, recipe: EngineRecipe) -> str:
-    """Pure. What makes this engine weaker than its recipe, and what to do; "" where nothing does."""
+def why_weakened(findings: BuildFindings, recipe: EngineRecipe, activations: Collection[str] | None = None) -> str:
+    """Pure. What makes this engine weaker than its recipe, and what to do; "" where nothing does.
+
+    `activations` are the tensors of the model that calibration can give a scale, None for all: TensorRT warns of each
+    constant and each integer too (NVIDIA/TensorRT#4058), which says nothing of the calibration.
+    """
     if findings.short_of_memory:
         return (
             f"the device was short of memory during the build, and TensorRT left out what the workspace of"
             f" {recipe.workspace_bytes // _MIB} MiB allows: {findings.short_of_memory}; end what else uses the device,"
             " or lower workspace_mb, and compile again"
         )
-    if findings.unscaled and recipe.precision == "int8":
-        names = ", ".join(printable(name, 80) for name in findings.unscaled[:_SHOWN])
-        more = f" and {len(findings.unscaled) - _SHOWN} more" if len(findings.unscaled) > _SHOWN else ""
+    unscaled = [name for name in findings.unscaled if activations is None or name in activations]
+    if unscaled and recipe.precision == "int8":
+        names = ", ".join(printable(name, 80) for name in unscaled[:_SHOWN])
+        more = f" and {len(unscaled) - _SHOWN} more" if len(unscaled) > _SHOWN else ""
         return (
             f"expected a scale for every tensor of an int8 engine, found none for {names}{more}, whose layers TensorRT"
             " runs in another precision; calibrate on inputs that reach them, export the model with QuantizeLinear, or"

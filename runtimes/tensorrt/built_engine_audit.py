@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import ModuleType
 from typing import Protocol
 
@@ -38,11 +38,15 @@ def audited_report(
     builder: BuilderName,
     lines: Sequence[LogLine],
     notes: Sequence[str] = (),
+    activations: Collection[str] | None = None,
 ) -> BuildReport:
-    """Raises EngineBuildError where the engine is weaker than the recipe, or does not say what it is."""
+    """`activations` as `why_weakened` has them.
+
+    Raises EngineBuildError where the engine is weaker than the recipe, or does not say what it is.
+    """
     findings = find_in_log(lines, recipe.workspace_bytes)
     precisions = _layer_precisions(trt, engine, subject)
-    weaker = why_weakened(findings, recipe) or why_not_built_as(recipe.precision, precisions)
+    weaker = why_weakened(findings, recipe, activations) or why_not_built_as(recipe.precision, precisions)
     if weaker:
         raise EngineBuildError(f"{subject}: {weaker}")
     untold = precisions.get(UNTOLD, 0)

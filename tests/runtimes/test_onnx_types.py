@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from messages import EngineBuildError
-from runtimes.onnx_model import name_nodes
+from runtimes.onnx_model import floating_activations, name_nodes
 from runtimes.onnx_types import DELICATE_OPS, audit_typed
 from runtimes.source_model import read_source
 
@@ -76,3 +76,20 @@ def test_a_model_that_quantises_says_int8(save_onnx: Callable[..., Path]) -> Non
     )
 
     assert audit_typed(read_source(path, suffix=".onnx"), "int8")[1].narrow == ("int8",)
+
+
+def test_the_activations_of_a_model_are_its_floating_inputs_and_results_and_none_of_its_constants(
+    save_onnx: Callable[..., Path],
+) -> None:
+    half = onnx.numpy_helper.from_array(np.array([0.5], np.float32))
+    nodes = [
+        onnx.helper.make_node("Constant", [], ["half"], value=half),
+        onnx.helper.make_node("Mul", ["x", "half"], ["scaled"]),
+        onnx.helper.make_node("Shape", ["scaled"], ["shape"]),
+        onnx.helper.make_node("Reshape", ["weight", "shape"], ["bent"]),
+        onnx.helper.make_node("Add", ["scaled", "bent"], ["y"]),
+    ]
+    inputs = [("x", FLOAT, [1, 4]), ("ids", onnx.TensorProto.INT64, [3])]
+    path = save_onnx("activations", nodes, inputs, [("y", FLOAT, [1, 4])], {"weight": np.ones(4, np.float32)})
+
+    assert floating_activations(path.read_bytes()) == {"x", "scaled", "bent", "y"}

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from messages import CalibrationCacheError, DeviceFaultError, EngineBuildError, OutOfMemoryError
 from runtimes.build_report import BuilderName
@@ -16,6 +17,7 @@ from runtimes.calibration.cache import decode_calibration
 from runtimes.cuda.port import Cuda
 from runtimes.tensorrt.log import TensorrtLog
 from tests.runtimes.tensorrt.builds import BATCHES, Bench, descriptor, put_trtexec_first
+from tests.runtimes.tensorrt.models import FLOAT, model
 
 if TYPE_CHECKING:
     from tests.doubles.cuda.double import Device
@@ -138,6 +140,30 @@ def test_a_tensor_without_a_scale_is_fatal_in_int8_and_counted_in_mixed(
     report = bench.build(descriptor(), "mixed", builder, dataset=dataset).report
     assert (report.missing_scales, report.layer_precisions["fp16"]) == (1, 1)
     assert "Missing scale and zero-point for tensor features" in report.warnings[0]
+
+
+@pytest.mark.parametrize("builder", ["api", "trtexec"])
+def test_a_constant_that_calibration_gives_no_scale_is_counted_and_no_reason_to_refuse(
+    bench: Bench, builder: BuilderName
+) -> None:
+    """TensorRT 10 warns of each constant after a whole calibration (NVIDIA/TensorRT#4058)."""
+    nodes = [
+        helper.make_node("Conv", ["image", "weight"], ["features"], name="conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Mul", ["features", "half"], ["scaled"], name="mul"),
+        helper.make_node("Add", ["scaled", "bias"], ["shifted"], name="add"),
+    ]
+    inputs: list[Any] = [("image", FLOAT, ["n", 3, 8, 8]), ("bias", FLOAT, [1])]
+    weight = np.random.default_rng(7).normal(size=(4, 3, 3, 3)).astype(np.float32)
+    data = model(nodes, inputs, [("shifted", FLOAT, ["n", 4, 8, 8])], weight=weight, half=np.array([0.5], np.float32))
+    folder = bench.dataset()
+    for path in folder.iterdir():
+        arrays = dict(np.load(path))
+        np.savez(path, image=arrays["image"], bias=arrays["bias"][:1])
+
+    report = bench.build(data, "int8", builder, dataset=folder).report
+    assert report.missing_scales == 1
+    assert "tensor half_output, expect fall back" in report.warnings[0]
+    assert (report.layer_precisions["int8"], report.layer_precisions["fp16"]) == (2, 1)
 
 
 def test_a_build_is_cancelled_before_in_the_middle_of_and_after_its_calibration(bench: Bench) -> None:

@@ -87,6 +87,14 @@ def test_a_tensor_without_a_scale_is_counted_once_and_only_an_int8_engine_is_ref
     assert "and 1 more" in why
 
 
+def test_only_what_calibration_can_give_a_scale_is_missed_in_an_int8_engine() -> None:
+    findings = found(*(UNSCALED.format(name) for name in ("norm.weight_output", "ids", "features")))
+
+    assert why_weakened(findings, recipe("int8"), {"image", "descriptor"}) == ""
+    why = why_weakened(findings, recipe("int8"), {"image", "features"})
+    assert "found none for features, whose layers" in why
+
+
 def test_an_engine_of_which_the_log_says_nothing_is_not_weakened() -> None:
     findings = find_in_log([], 1)
 

@@ -237,7 +237,9 @@ class _Import:
                 kind = onnx.TensorProto.FLOAT if held is None else held.elem_type
                 dims = [] if held is None else held.shape.dim
                 shape = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in dims)
-            self._tensors[name] = ITensor._made(name, _TYPES[onnx.TensorProto.DataType.Name(kind)], shape)
+            # NVIDIA/TensorRT#4058 has "encoder.layer.2.attention.output.LayerNorm.weight_output" for a weight.
+            title = f"{name}_output" if name in self._weights else name
+            self._tensors[name] = ITensor._made(title, _TYPES[onnx.TensorProto.DataType.Name(kind)], shape)
         return self._tensors[name]
 
 

@@ -78,20 +78,21 @@ def choose(network: INetworkDefinition, config: IBuilderConfig, scales: Scales |
             inputs = tuple(quantized[tensor.name] for tensor in inputs)
             computes_in = DataType.INT8
         else:
-            computes_in = _type_of(layer, network, config, scales, constant)
+            computes_in = _type_of(layer, network, config, scales)
         chosen.append(EngineLayer(tuple(parts), computes_in, inputs, parts[-1]._outputs))
     return [each for each in chosen if not _is_taken(each, absorbed, users, network)]
 
 
 def unscaled_tensors(network: INetworkDefinition, scales: Scales) -> list[str]:
-    """The tensors for want of whose scale a layer cannot compute in int8."""
-    constant = _constant_tensors(network)
+    """The tensors for want of whose scale a layer cannot compute in int8. Calibration gives constants none: 10.x warns
+    of each after a whole calibration (NVIDIA/TensorRT#4058).
+    """
     touched = (
         tensor.name
         for layer in network._layers
         if layer.type in _INT8_KINDS and not layer.precision_is_set
         for tensor in (*layer._inputs, *layer._outputs)
-        if tensor.name not in constant and tensor.dtype in FLOATING
+        if tensor.dtype in FLOATING
     )
     return [name for name in dict.fromkeys(touched) if not scales.get(name)]
 
@@ -100,9 +101,7 @@ def is_quantized(network: INetworkDefinition) -> bool:
     return any(layer.type in QUANTIZING for layer in network._layers)
 
 
-def _type_of(
-    layer: ILayer, network: INetworkDefinition, config: IBuilderConfig, scales: Scales | None, constant: set[str]
-) -> DataType:
+def _type_of(layer: ILayer, network: INetworkDefinition, config: IBuilderConfig, scales: Scales | None) -> DataType:
     own = layer._outputs[0].dtype
     if network._typed() or own not in FLOATING:
         return own
@@ -116,7 +115,7 @@ def _type_of(
                 f"Could not find any implementation for node {layer.name}: {layer.precision.name} needs the flag"
                 f" {needed.name}."
             )
-    tensors = [each for each in (*layer._inputs, *layer._outputs) if each.name not in constant]
+    tensors = (*layer._inputs, *layer._outputs)
     if (
         config.get_flag(BuilderFlag.INT8)
         and "INT8" not in CORE.slow_types
