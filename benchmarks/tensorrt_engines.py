@@ -4,7 +4,7 @@
 
 A table, and the same as a page and as JSON in `benchmarks/results`, named after the board. Durations are medians and
 99th percentiles of runs in changing order, so that a board that grows warm slows all alike; the gain of a graph is the
-median over neighbouring runs. It takes a quarter of an hour on an Orin: builds are most of it.
+median over neighbouring runs. Most of the time goes into two builds of each engine.
 """
 
 from __future__ import annotations
