@@ -45,7 +45,7 @@ def _import_library(subject: str) -> ModuleType:
     except ImportError as error:
         raise RuntimeNotAvailableError(
             f"{subject}: expected NVIDIA's cuda-bindings, which cannot be imported ({error}); install it with"
-            " c7-inference's extra `tensorrt`"
+            " c7-inference's extra `tensorrt-tools`"
         ) from error
     _, version = library.cudaRuntimeGetVersion()
     if version // 1000 not in _MAJORS:

@@ -40,7 +40,7 @@ def import_polygraphy() -> ModuleType:
     except ImportError as error:
         raise RuntimeNotAvailableError(
             f"tensorrt builds with Polygraphy, which cannot be imported ({error}); install c7-inference with its extra"
-            ' `tensorrt`, or set [runtime.tensorrt] builder = "api"'
+            ' `tensorrt-tools`, or set [runtime.tensorrt] builder = "api"'
         ) from error
 
 

@@ -34,7 +34,9 @@ def test_a_closed_device_leaves_nothing_behind(device: Device) -> None:
 
 def test_without_the_library_the_extra_to_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
-    with pytest.raises(RuntimeNotAvailableError, match=r"cuda:0: expected NVIDIA's cuda-bindings.*extra `tensorrt`"):
+    with pytest.raises(
+        RuntimeNotAvailableError, match=r"cuda:0: expected NVIDIA's cuda-bindings.*extra `tensorrt-tools`"
+    ):
         open_cuda(0)
 
 

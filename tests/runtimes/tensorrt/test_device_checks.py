@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from tests.bindings.fetched import run_python
 from tests.hardware import DOUBLES
+from tests.runtimes.tensorrt.builds import TRTEXEC_FOLDER
 
 ROOT = Path(__file__).parents[3]
 CHECKS = Path(__file__).with_name("on_a_device")
@@ -25,7 +27,6 @@ FROM_PAGES = re.compile(r"\*\*What only a Jetson can prove:\*\* (.*?)\.\n", re.D
 NEEDS_MORE_THAN_A_DOUBLE = {
     "test_after_the_primary_context_was_destroyed_every_call_says_so": "CUDA's driver API",
     "test_tensors_of_torch_go_in_and_come_out_on_the_device": "torch with CUDA",
-    "[trtexec]": "trtexec",
     "[polygraphy]": "polygraphy, which Python 3.10 has not here",
 }
 NOT_ASKED = {
@@ -45,7 +46,11 @@ def run_checks(
         *("-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-m", "tensorrt", *arguments),
         paths=[DOUBLES, DOUBLES / "nvml"],
         library_path=None,
-        environment={"TENSORRT_CHECKS_OVER": over, "TENSORRT_DOUBLE": json.dumps(told or {"tactic_bytes": 8 << 20})},
+        environment={
+            "TENSORRT_CHECKS_OVER": over,
+            "TENSORRT_DOUBLE": json.dumps(told or {"tactic_bytes": 8 << 20}),
+            "PATH": os.pathsep.join([str(TRTEXEC_FOLDER), str(Path(sys.executable).parent), os.environ["PATH"]]),
+        },
         timeout_s=280,
     )
 

@@ -18,7 +18,6 @@ from runtimes.tensorrt.timings import TIMING_FILE
 from runtimes.tensorrt.with_polygraphy import import_polygraphy
 from runtimes.tensorrt.with_trtexec import find_trtexec
 from runtimes.tensorrt_runtime import TensorrtRuntime
-from tests.hardware import OVER_DOUBLE
 from tests.runtimes.tensorrt import models
 from tests.runtimes.tensorrt.on_a_device import networks
 from tests.runtimes.tensorrt.on_a_device.arrays import assert_near, rows
@@ -32,8 +31,6 @@ INT8_TOLERANCE = 0.1
 
 
 def require_builder(builder: BuilderName) -> None:
-    if builder == "trtexec" and OVER_DOUBLE:
-        pytest.skip("the double of TensorRT has no trtexec")
     try:
         if builder == "trtexec":
             find_trtexec()
