@@ -1,11 +1,11 @@
-"""One execution context: shapes, addresses and scratch memory as TensorRT has them, told only where they change."""
+"""One execution context with memory for its tensors: TensorRT is told shapes and addresses only where they change."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import ModuleType
 
-from messages import EngineDeserializeError, InferenceError
+from messages import C7Error, EngineDeserializeError, InferenceError, InvalidInputError
 from runtimes.cuda.port import Cuda, Stream
 from runtimes.cuda.release import release_all
 from runtimes.tensorrt.bindings import Context
@@ -26,21 +26,25 @@ _INFER_SHAPES_SAFE = (10, 16)
 class EngineContext:
     """Used by one thread at a time, inside `reports.listening()`.
 
-    `outputs` holds the outputs whose shape depends on what the inputs hold; they are found out as shapes are set.
+    `tensors` is where its inputs and outputs lie. `outputs` holds the outputs whose shape depends on what the inputs
+    hold; they are found out as shapes are set.
     """
 
-    def __init__(self, trt: ModuleType, cuda: Cuda, loaded: LoadedEngine, tensors: Mapping[str, TensorMemory]) -> None:
+    def __init__(self, trt: ModuleType, cuda: Cuda, loaded: LoadedEngine) -> None:
         """Raises EngineDeserializeError, OutOfMemoryError or what says that the device is lost."""
         self._trt = trt
         self._cuda = cuda
         self._reports = loaded.reports
         self._inputs = [tensor for tensor in loaded.io if tensor.is_input]
         self._outputs = [tensor for tensor in loaded.io if not tensor.is_input]
-        self._tensors = tensors
+        self.tensors = {
+            tensor.name: TensorMemory(cuda, tensor.name, tensor.spec, on_host=tensor.on_host) for tensor in loaded.io
+        }
         self._infers_shapes = version_numbers(str(trt.__version__)) >= _INFER_SHAPES_SAFE
         self._allocators: dict[str, object] = {}
         self.outputs: dict[str, OutputMemory] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._good_shapes: Shapes = {}
         self._output_shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         self._scratch: tuple[int, int] | None = None
@@ -52,8 +56,11 @@ class EngineContext:
     def set_shapes(self, shapes: Shapes) -> dict[str, tuple[int, ...]]:
         """The shape of every output at these shapes of all inputs, without those whose shape depends on values.
 
-        What host inputs hold must be there already. Raises InferenceError.
+        Memory for the inputs, and what host inputs hold, must be there already. Raises InvalidInputError for shapes
+        that do not go together, else InferenceError.
         """
+        if self._context is None:
+            raise self._put_away()
         values_count = any(tensor.on_host for tensor in self._inputs)
         if self._shapes == shapes and not values_count:
             return self._output_shapes
@@ -68,14 +75,15 @@ class EngineContext:
         for tensor in self._outputs:
             shape = shape_of(self._open.get_tensor_shape(tensor.name))
             if shape is None:
-                raise self._reports.error_of_run(f"get_tensor_shape({tensor.name})")
+                raise self._error_of_shapes(f"get_tensor_shape({tensor.name})", shapes)
             if -1 not in shape and tensor.name not in self.outputs:
                 found[tensor.name] = shape
             else:
                 self._give_allocator(tensor.name, on_host=tensor.on_host)
         if self._infers_shapes:
-            self._infer_shapes()
+            self._infer_shapes(shapes)
         self._shapes, self._output_shapes = dict(shapes), found
+        self._good_shapes = self._shapes
         return found
 
     def set_addresses(self) -> None:
@@ -107,7 +115,9 @@ class EngineContext:
     def close(self) -> None:
         """Idempotent. Nothing may be under way."""
         self._context = None
-        release_all(output.free for output in self.outputs.values())
+        release_all(
+            [*(output.free for output in self.outputs.values()), *(memory.free for memory in self.tensors.values())]
+        )
 
     def shape_that_came_out(self, name: str) -> tuple[int, ...]:
         """Of an output in `outputs`, after `enqueue`."""
@@ -119,18 +129,42 @@ class EngineContext:
     @property
     def _open(self) -> Context:
         if self._context is None:
-            raise InferenceError(f"{self._reports.subject}: the engine was put away while it was to run")
+            raise self._put_away()
         return self._context
 
-    def _infer_shapes(self) -> None:
+    def _put_away(self) -> InferenceError:
+        return InferenceError(f"{self._reports.subject}: the engine was put away while it was to run")
+
+    def _infer_shapes(self, shapes: Shapes) -> None:
         try:
             lacking = self._open.infer_shapes()
         except RuntimeError as error:  # the bindings' word for -1
-            raise self._reports.error_of_run("infer_shapes") from error
+            raise self._error_of_shapes("infer_shapes", shapes) from error
         self._reports.require(not lacking, f"infer_shapes, which lacks {', '.join(lacking)},")
 
+    def _error_of_shapes(self, what: str, shapes: Shapes) -> C7Error:
+        """Each shape was taken, and together they give none: the request's fault, where other shapes still do.
+
+        TensorRT's words and codes do not tell that from a fault of its own, so it is tried: the last good shapes have
+        to work, and these have to fail once more.
+        """
+        error = self._reports.error_of_run(what)
+        words = self._reports.words()
+        if type(error) is not InferenceError or not self._fit(self._good_shapes) or self._fit(shapes):
+            return error
+        found = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        return InvalidInputError(
+            f"{self._reports.subject}: expected inputs whose shapes go together, found {found}: {words}"
+        )
+
+    def _fit(self, shapes: Shapes) -> bool:
+        return bool(shapes) and (
+            all(self._open.set_input_shape(tensor.name, shapes[tensor.name]) for tensor in self._inputs)
+            and all(shape_of(self._open.get_tensor_shape(tensor.name)) is not None for tensor in self._outputs)
+        )
+
     def _set_address(self, name: str) -> None:
-        address = self._tensors[name].address
+        address = self.tensors[name].address
         if self._addresses.get(name) != address:
             self._reports.require(
                 self._open.set_tensor_address(name, address), f"set_tensor_address({name}, {address:#x})"

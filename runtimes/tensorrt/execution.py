@@ -8,7 +8,7 @@ from types import ModuleType
 
 import numpy as np
 
-from messages import InferenceError, InvalidInputError, Tensor
+from messages import EngineDeserializeError, InferenceError, InvalidInputError, Tensor
 from runtimes.cuda.device_tensor import on_cuda
 from runtimes.cuda.port import Cuda, DeviceMemory
 from runtimes.cuda.release import release_all
@@ -20,8 +20,7 @@ from runtimes.tensorrt.engine import LoadedEngine
 from runtimes.tensorrt.graphs import EngineGraph, ShapeKey, capture_graph, listed_shapes, shape_key
 from runtimes.tensorrt.io_tensors import IoTensor
 from runtimes.tensorrt.reports import raise_what_is_graver, settle_after
-from runtimes.tensorrt.tensor_memory import TensorMemory
-from runtimes.tensorrt.warm_up import warm_ups
+from runtimes.tensorrt.warm_up import WarmUp, warm_ups
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -52,9 +51,6 @@ class Execution:
         self._graphs: dict[ShapeKey, EngineGraph] = {}
         self._inputs = [tensor for tensor in loaded.io if tensor.is_input]
         self._outputs = [tensor for tensor in loaded.io if not tensor.is_input]
-        self._tensors = {
-            tensor.name: TensorMemory(cuda, tensor.name, tensor.spec, on_host=tensor.on_host) for tensor in loaded.io
-        }
         wanted = listed_shapes(self._subject, loaded.io, profile, graphs)
         cuda.make_current()
         self._stream = cuda.open_stream()
@@ -67,7 +63,7 @@ class Execution:
             with self._reports.listening():
                 self._context = self._open_context()
             for warm_up in reversed(list(warm_ups(loaded.io, profile))):  # the greatest first: memory is had once
-                self.run(warm_up.inputs)
+                self._warm_up(warm_up)
             for shapes in wanted:
                 self._graphs[shape_key(shapes)] = self._capture(shapes)
         except BaseException as error:
@@ -90,11 +86,13 @@ class Execution:
             blocks: dict[str, DeviceMemory] = {}
             try:
                 shapes = {name: tuple(int(size) for size in tensor.shape) for name, tensor in inputs.items()}
+                graph = self._graphs.get(shape_key(shapes)) if self._graphs else None
+                context = self._context if graph is None else graph.context
                 for tensor in self._inputs:
-                    self._take(tensor, inputs[tensor.name], shapes[tensor.name], borrowed)
-                came_out, context = self._enqueue(shapes, scratch)
+                    self._take(context, tensor, inputs[tensor.name], shapes[tensor.name], borrowed)
+                came_out = self._enqueue(graph, shapes, scratch)
                 for name, shape in came_out.items():
-                    self._give(name, shape, context, blocks if on_device else None)
+                    self._give(context, name, shape, blocks if on_device else None)
                 self._stream.synchronize()
                 self._reports.require_silence("execute_async_v3")
                 context.settle()
@@ -103,8 +101,11 @@ class Execution:
                 raise_what_is_graver(self._cuda, error)
                 raise
         if on_device:
-            return {name: self._device_tensor(name, shape, blocks[name]) for name, shape in came_out.items()}
-        return {name: np.array(self._tensors[name].view(shape)) for name, shape in came_out.items()}
+            return {
+                name: DeviceTensor(blocks[name], shape, context.tensors[name].dtype, self._cuda.index)
+                for name, shape in came_out.items()
+            }
+        return {name: np.array(context.tensors[name].view(shape)) for name, shape in came_out.items()}
 
     def close(self) -> None:
         """Idempotent. Raises what CUDA says, once everything is given back as far as it goes."""
@@ -115,7 +116,6 @@ class Execution:
         self._is_open = False
         steps += [graph.graph.close for graph in graphs]
         steps += [context.close for context in contexts]
-        steps += [memory.free for memory in self._tensors.values()]
         steps.append(self._stream.close)
         if self._joined:
             self._joined = False
@@ -123,13 +123,29 @@ class Execution:
         release_all(steps)
 
     def _open_context(self) -> EngineContext:
-        context = EngineContext(self._trt, self._cuda, self._loaded, self._tensors)
+        context = EngineContext(self._trt, self._cuda, self._loaded)
         self._contexts.append(context)
         return context
 
-    def _take(self, tensor: IoTensor, given: Tensor, shape: tuple[int, ...], borrowed: list[BorrowedTensor]) -> None:
+    def _warm_up(self, warm_up: WarmUp) -> None:
+        try:
+            self.run(warm_up.inputs)
+        except InvalidInputError as error:
+            raise EngineDeserializeError(
+                f"{self._subject}: its profile's {warm_up.point} shapes cannot be run: {error}; give the profile shapes"
+                " that go together, and compile it again"
+            ) from error
+
+    def _take(
+        self,
+        context: EngineContext,
+        tensor: IoTensor,
+        given: Tensor,
+        shape: tuple[int, ...],
+        borrowed: list[BorrowedTensor],
+    ) -> None:
         """Have an input where the engine reads it. A NumPy array is read before this returns."""
-        memory = self._tensors[tensor.name]
+        memory = context.tensors[tensor.name]
         memory.reserve(shape)
         if isinstance(given, np.ndarray):
             memory.stage(given, self._stream)
@@ -144,35 +160,31 @@ class Execution:
         if tensor.values:
             _check_values(self._subject, tensor, memory.view(shape))
 
-    def _enqueue(self, shapes: Mapping[str, tuple[int, ...]], scratch: tuple[int, int]) -> tuple[Shapes, EngineContext]:
+    def _enqueue(self, graph: EngineGraph | None, shapes: Shapes, scratch: tuple[int, int]) -> Shapes:
         """Put the run on the stream; what comes out, in the engine's order."""
-        graph = self._graphs.get(shape_key(shapes)) if self._graphs else None
         if graph is not None:
             self._stream.launch(graph.graph)
-            return graph.outputs, graph.context
+            return graph.outputs
         found = self._place(self._context, shapes, scratch)
         self._context.enqueue(self._stream)
-        came_out = {
+        return {
             tensor.name: found[tensor.name] if tensor.name in found else self._context.shape_that_came_out(tensor.name)
             for tensor in self._outputs
         }
-        return came_out, self._context
 
-    def _place(
-        self, context: EngineContext, shapes: Mapping[str, tuple[int, ...]], scratch: tuple[int, int]
-    ) -> dict[str, tuple[int, ...]]:
+    def _place(self, context: EngineContext, shapes: Shapes, scratch: tuple[int, int]) -> Shapes:
         found = context.set_shapes(shapes)
         for name, shape in found.items():
-            self._tensors[name].reserve(shape)
+            context.tensors[name].reserve(shape)
         context.set_addresses()
         context.set_scratch(*scratch)
         return found
 
     def _give(
-        self, name: str, shape: tuple[int, ...], context: EngineContext, blocks: dict[str, DeviceMemory] | None
+        self, context: EngineContext, name: str, shape: tuple[int, ...], blocks: dict[str, DeviceMemory] | None
     ) -> None:
         """Have an output where it is asked for, once the stream is synchronised: in a block of its own, or staged."""
-        memory = self._tensors[name]
+        memory = context.tensors[name]
         size_bytes = math.prod(shape) * memory.dtype.itemsize
         written_later = context.outputs.get(name)
         if blocks is not None:
@@ -190,24 +202,21 @@ class Execution:
         elif not memory.on_host:
             self._stream.copy_to_host(memory.host_address, memory.address, size_bytes)
 
-    def _capture(self, shapes: dict[str, tuple[int, ...]]) -> EngineGraph:
+    def _capture(self, shapes: Shapes) -> EngineGraph:
+        """In a context with memory of its own, whose addresses the graph keeps: no other run moves them."""
         with self._reports.listening(), self._activations.running(self._subject) as scratch:
             try:
                 context = self._open_context()
+                for tensor in self._inputs:
+                    context.tensors[tensor.name].reserve(shapes[tensor.name])
                 found = self._place(context, shapes, scratch)
                 context.enqueue(self._stream)
                 self._stream.synchronize()
-                graph = capture_graph(self._subject, shapes, context, found, self._stream)
+                return capture_graph(self._subject, shapes, context, found, self._stream)
             except BaseException as error:
                 settle_after(error, [self._stream.synchronize])
                 raise_what_is_graver(self._cuda, error)
                 raise
-        for memory in self._tensors.values():
-            memory.fix("its address is in a CUDA graph")
-        return graph
-
-    def _device_tensor(self, name: str, shape: tuple[int, ...], block: DeviceMemory) -> DeviceTensor:
-        return DeviceTensor(block, shape, self._tensors[name].dtype, self._cuda.index)
 
 
 def _check_values(model: str, tensor: IoTensor, values: np.ndarray) -> None:

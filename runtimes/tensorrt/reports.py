@@ -11,7 +11,7 @@ from messages.errors import describe_error
 from runtimes.cuda.port import Cuda
 from runtimes.cuda.release import release_all
 from runtimes.tensorrt.error_recorder import make_error_recorder
-from runtimes.tensorrt.faults import error_of_load, error_of_run
+from runtimes.tensorrt.faults import error_of_load, error_of_run, words_of
 from runtimes.tensorrt.log import Listener, TensorrtLine, TensorrtLog
 
 
@@ -43,6 +43,10 @@ class EngineReports:
         """Raises where an error was recorded though every call said that it succeeded: TensorRT allows itself that."""
         if self.recorder.recorded.count():
             raise self.error_of_run(what)
+
+    def words(self) -> str:
+        """What is said since it is listened to, in TensorRT's own words."""
+        return words_of(self._lines(), self.recorder.recorded.all())
 
     def error_of_run(self, what: str) -> C7Error:
         return error_of_run(self.subject, what, self._lines(), self.recorder.recorded.all())

@@ -15,7 +15,7 @@ Block = TypeVar("Block", bound=DeviceMemory)
 
 
 class TensorMemory:
-    """Grows to the largest size that was asked for, until its address is fixed. Used by one thread at a time.
+    """Grows to the largest size that was asked for. Used by one thread at a time.
 
     A tensor that TensorRT keeps `on_host` has its page-locked block only.
     """
@@ -27,7 +27,6 @@ class TensorMemory:
         self._cuda = cuda
         self._device: DeviceMemory | None = None
         self._host: PinnedMemory | None = None
-        self._fixed_by = ""
 
     @property
     def address(self) -> int:
@@ -38,24 +37,15 @@ class TensorMemory:
     def host_address(self) -> int:
         return self._staged().address
 
-    def fix(self, reason: str) -> None:
-        """From here on the address stays. `reason` says to whom it is known."""
-        self._fixed_by = reason
-
     def reserve(self, shape: tuple[int, ...], *, staging_only: bool = False) -> None:
         """Have room for an array of this shape, on the host alone where it only passes through. The address may change.
 
-        Nothing of this tensor may be under way. Raises OutOfMemoryError, and InferenceError where the address is fixed.
+        Nothing of this tensor may be under way. Raises OutOfMemoryError.
         """
         size_bytes = math.prod(shape) * self.dtype.itemsize
         lacks_device = not (self.on_host or staging_only or self._device)
         if self._host is not None and size_bytes <= self._host.size_bytes and not lacks_device:
             return
-        if self._fixed_by:
-            raise InferenceError(
-                f"{self.name}: {list(shape)} needs {size_bytes} bytes, found"
-                f" {self._host.size_bytes if self._host else 0}, and its memory cannot grow: {self._fixed_by}"
-            )
         self.free()
         self._host = self._cuda.allocate_pinned(size_bytes)
         if not self.on_host and not staging_only:

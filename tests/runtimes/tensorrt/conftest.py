@@ -1,22 +1,27 @@
-"""Engines of small models on the double of TensorRT, loaded and run by the product's own classes."""
+"""Engines of small models on the double of TensorRT, loaded and run by the product's own classes and its runtime."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from messages import C7Error
+from runtimes.config import C7InferenceConfig, TensorrtSection
 from runtimes.cuda.port import Cuda
 from runtimes.cuda.release import release_all
+from runtimes.inference_runtime import EngineCacheEntry
 from runtimes.tensorrt.activation_memory import ActivationMemory
 from runtimes.tensorrt.engine import EngineLoader, LoadedEngine
 from runtimes.tensorrt.execution import Execution
 from runtimes.tensorrt.log import TensorrtLog, process_log
+from runtimes.tensorrt_runtime import TensorrtRuntime
 from tests.runtimes.tensorrt.engines import Load, MakePlan, Profile, Ready
+from tests.runtimes.tensorrt.runtimes import FP16, MakeRuntime
 
 if TYPE_CHECKING:
     from tests.doubles.cuda.double import Device
@@ -89,3 +94,25 @@ def on_thread() -> Callable[[Callable[[], Any]], Any]:
             return pool.submit(function).result(timeout=60)
 
     return call
+
+
+@pytest.fixture
+def make_runtime(trt: ModuleType, device: Device) -> Iterator[MakeRuntime]:
+    """`make_runtime(**section)`: a runtime with this table of its own. At the end nothing is left on the device."""
+    pytest.importorskip("onnxruntime")
+    made: list[TensorrtRuntime] = []
+
+    def make(**section: Any) -> TensorrtRuntime:
+        table = TensorrtSection(**{"builder": "api", **section})
+        made.append(TensorrtRuntime(C7InferenceConfig(runtime="tensorrt", tensorrt=table)))
+        return made[-1]
+
+    yield make
+    if device.answers:
+        release_all(runtime._cuda.close for runtime in made)
+        assert device.live() == []
+
+
+@pytest.fixture
+def entry(make_runtime: MakeRuntime, descriptor_onnx: Path) -> EngineCacheEntry:
+    return make_runtime().compile_engine(descriptor_onnx, FP16)

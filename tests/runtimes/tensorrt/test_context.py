@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from messages import EngineDeserializeError, InferenceError
+from messages import EngineDeserializeError, InferenceError, InvalidInputError
 from runtimes.cuda.port import Cuda
 from runtimes.cuda.release import release_all
 from runtimes.tensorrt.context import EngineContext
 from runtimes.tensorrt.engine import LoadedEngine
-from runtimes.tensorrt.tensor_memory import TensorMemory
 from tests.runtimes.tensorrt import models
 from tests.runtimes.tensorrt.engines import ROWS, Load, Profile, Ready, assert_same, rows
 
@@ -32,13 +31,10 @@ def open_context(trt: ModuleType, cuda: Cuda) -> Iterator[Callable[[LoadedEngine
     opened: list[Callable[[], None]] = []
 
     def open_(loaded: LoadedEngine) -> EngineContext:
-        memories = {
-            tensor.name: TensorMemory(cuda, tensor.name, tensor.spec, on_host=tensor.on_host) for tensor in loaded.io
-        }
-        for memory in memories.values():
+        context = EngineContext(trt, cuda, loaded)
+        opened.append(context.close)
+        for memory in context.tensors.values():
             memory.reserve((4, 4))
-        context = EngineContext(trt, cuda, loaded, memories)
-        opened.extend([context.close, *(memory.free for memory in memories.values())])
         return context
 
     yield open_
@@ -79,23 +75,15 @@ def test_an_output_whose_shape_depends_on_values_has_memory_of_its_own_and_no_sh
         context.shape_that_came_out("where")
 
 
-def test_values_that_decide_shapes_are_read_before_shapes_are_asked_for(
-    heard: Load, trt: ModuleType, cuda: Cuda
-) -> None:
+def test_values_that_decide_shapes_are_read_before_shapes_are_asked_for(heard: Load, open_context: Open) -> None:
     profile: Profile = (("x", (1, 4), (2, 4), (4, 4)),)
     loaded = heard(models.reshaped(), profile, on_host=("target", "size"))
-    memories = {
-        tensor.name: TensorMemory(cuda, tensor.name, tensor.spec, on_host=tensor.on_host) for tensor in loaded.io
-    }
-    for memory in memories.values():
-        memory.reserve((4, 4))
-    memories["target"].view((2,))[:] = (8, 2)
-    context = EngineContext(trt, cuda, loaded, memories)
+    context = open_context(loaded)
+    context.tensors["target"].view((2,))[:] = (8, 2)
     assert context.set_shapes({"x": (4, 4), "target": (2,)}) == {"y": (8, 2), "size": (2,)}
-    memories["target"].view((2,))[:] = (1, 16)
+    context.tensors["target"].view((2,))[:] = (1, 16)
     assert context.set_shapes({"x": (4, 4), "target": (2,)})["y"] == (1, 16)
     assert context.outputs == {}
-    release_all([context.close, *(memory.free for memory in memories.values())])
 
 
 def test_nothing_is_told_twice(heard: Load, open_context: Open, core: Core) -> None:
@@ -138,14 +126,31 @@ def test_a_shape_outside_the_profile_is_refused_in_tensorrts_words(heard: Load, 
 
 def test_shapes_that_do_not_fit_together_are_found_before_anything_runs(heard: Load, open_context: Open) -> None:
     context = open_context(heard(models.added(), FIT))
+    torn, whole = {"a": (2, 3), "b": (3, 3)}, {"a": (2, 3), "b": (2, 3)}
     with pytest.raises(InferenceError, match=r"^m: get_tensor_shape\(c\) failed: .*dimensions are invalid"):
-        context.set_shapes({"a": (2, 3), "b": (3, 3)})
-    assert context.set_shapes({"a": (2, 3), "b": (2, 3)}) == {"c": (2, 3)}
+        context.set_shapes(torn)  # nothing ever worked here, so nothing says that it is the request's fault
+    assert context.set_shapes(whole) == {"c": (2, 3)}
+    expected = r"^m: expected inputs whose shapes go together, found a \[2, 3\], b \[3, 3\]: .*dimensions are invalid"
+    with pytest.raises(InvalidInputError, match=expected):
+        context.set_shapes(torn)
+    assert context.set_shapes(whole) == {"c": (2, 3)}
+
+
+@pytest.mark.parametrize("times", [1, 2, 9])
+def test_a_context_that_gives_no_shape_of_its_own_accord_is_no_requests_fault(
+    heard: Load, open_context: Open, core: Core, times: int
+) -> None:
+    context = open_context(heard(models.added(), FIT))
+    context.set_shapes({"a": (2, 3), "b": (2, 3)})
+    core.fail("get_tensor_shape", WORDS, times=times)
+    with pytest.raises(InferenceError, match=r"get_tensor_shape\(c\) failed") as failure:
+        context.set_shapes({"a": (4, 3), "b": (4, 3)})
+    assert type(failure.value) is InferenceError
 
 
 def test_an_engine_runs_on_after_shapes_that_do_not_fit(ready: Ready) -> None:
     engine = ready(models.added(), FIT)
-    with pytest.raises(InferenceError):
+    with pytest.raises(InvalidInputError, match="go together"):
         engine.run({"a": rows(2), "b": rows(3)})
     assert_same(engine.run({"a": rows(2), "b": rows(2)}), {"c": rows(2) + rows(2)})
 

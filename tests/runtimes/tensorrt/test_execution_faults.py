@@ -23,7 +23,7 @@ from runtimes.cuda.port import Cuda
 from runtimes.tensorrt.activation_memory import ActivationMemory
 from runtimes.tensorrt.execution import Execution
 from tests.runtimes.tensorrt import models
-from tests.runtimes.tensorrt.engines import ROWS, SCALE, Ready, assert_same, rows, to_device
+from tests.runtimes.tensorrt.engines import ROWS, SCALE, Profile, Ready, assert_same, rows, to_device
 
 if TYPE_CHECKING:
     from tests.doubles.cuda.double import Device
@@ -281,3 +281,9 @@ def test_an_engine_that_was_put_away_runs_no_more_and_takes_nothing(ready: Ready
         engine.run({"x": rows(6), "scale": SCALE})
     assert device.live() == before
     assert_works(other, models.dynamic(), INPUTS)
+
+
+def test_a_profile_whose_points_do_not_go_together_is_refused_by_the_point(ready: Ready) -> None:
+    profile: Profile = (("a", (1, 3), (2, 3), (4, 3)), ("b", (1, 3), (3, 3), (4, 3)))
+    with pytest.raises(EngineDeserializeError, match=r"its profile's opt shapes cannot be run: .*compile it again$"):
+        ready(models.added(), profile)

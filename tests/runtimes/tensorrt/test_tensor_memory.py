@@ -94,18 +94,6 @@ def test_a_device_that_was_short_of_memory_once_is_asked_again(device: Device, m
     assert image.address != image.host_address
 
 
-def test_an_address_that_somebody_keeps_does_not_move(memory: Make) -> None:
-    image = memory()
-    image.reserve((2, 3))
-    image.fix("its address is in a CUDA graph")
-    image.reserve((1, 3))
-    expected = r"image: \[3, 3\] needs 36 bytes, found 24, and its memory cannot grow: its address is in a CUDA graph"
-    where = image.address
-    with pytest.raises(InferenceError, match=expected):
-        image.reserve((3, 3))
-    assert image.address == where
-
-
 def test_memory_that_was_given_back_is_not_handed_out(memory: Make) -> None:
     image = memory()
     image.reserve((2, 3))
