@@ -86,6 +86,15 @@ def asked_for_tensorrt(*paths: Path) -> tuple[int, str]:
     return told.returncode, told.stdout + told.stderr
 
 
+def test_the_check_asks_all_that_is_marked_as_tensorrts() -> None:
+    [asked] = re.findall(r"^ASKED_OF_A_DEVICE := (.*)$", MAKEFILE, re.MULTILINE)
+    places = [ROOT / place for place in asked.split()]
+    assert [place for place in places if not place.exists()] == []
+    marked = {path for path in (ROOT / "tests").rglob("test_*.py") if re.search(r"mark\.tensorrt\b", path.read_text())}
+    left_out = {path for path in marked if not any(place in (path, *path.parents) for place in places)}
+    assert left_out == {Path(__file__)} & marked
+
+
 def test_without_the_library_the_check_says_so_and_ends_with_1(tmp_path: Path) -> None:
     (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.10: cannot open shared object file')\n")
     code, told = asked_for_tensorrt(tmp_path)
