@@ -107,16 +107,16 @@ class TensorrtLog(Protocol):
 
 
 _lock = threading.Lock()
-_process_log: tuple[ModuleType, TensorrtLog] | None = None
+_process_logs: dict[ModuleType, TensorrtLog] = {}
+"""One for each library: a second logger of the same one would hear nothing."""
 
 
 def process_log(trt: ModuleType) -> TensorrtLog:
     """The logger of this process, made at the first call. Callable from any thread."""
-    global _process_log
     with _lock:
-        if _process_log is None or _process_log[0] is not trt:
-            _process_log = (trt, _make_log(trt))
-        return _process_log[1]
+        if trt not in _process_logs:
+            _process_logs[trt] = _make_log(trt)
+        return _process_logs[trt]
 
 
 def _make_log(trt: ModuleType) -> TensorrtLog:

@@ -122,6 +122,7 @@ def test_the_process_has_one_logger() -> None:
     assert process_log(trt) is log
     assert isinstance(log, BareLogger)
     assert process_log(library()) is not log
+    assert process_log(trt) is log, "another library in between takes it from nobody"
 
 
 def test_the_logger_tells_the_severity_by_name() -> None:
