@@ -208,7 +208,10 @@ class Execution:
             try:
                 context = self._open_context()
                 for tensor in self._inputs:
-                    context.tensors[tensor.name].reserve(shapes[tensor.name])
+                    memory = context.tensors[tensor.name]
+                    memory.reserve(shapes[tensor.name])
+                    # As in a warm-up: what a fresh block holds may be an index that lies outside of everything.
+                    memory.stage(np.zeros(shapes[tensor.name], memory.dtype), self._stream)
                 found = self._place(context, shapes, scratch)
                 context.enqueue(self._stream)
                 self._stream.synchronize()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx import helper
 
 from messages import C7Error, DeviceFaultError, EngineDeserializeError, OutOfMemoryError
 from runtimes.cuda.port import Cuda
@@ -49,6 +50,15 @@ def test_listed_shapes_are_launched_as_graphs_and_all_others_are_not(ready: Read
         inputs = {"x": rows(count), "scale": SCALE}
         assert_same(engine.run(inputs), models.answers(models.dynamic(), inputs))
         assert way.of_last_run() == ("1 graphs, 0 calls" if count in (2, 6) else "0 graphs, 1 calls")
+
+
+def test_an_engine_that_is_captured_is_never_run_on_what_fresh_memory_holds(ready: Ready) -> None:
+    """An index that lies outside of its table reads where nothing is, and takes the device with it."""
+    table = np.arange(12, dtype=np.float32).reshape(4, 3)
+    node = helper.make_node("Gather", ["table", "index"], ["row"])
+    data = models.model([node], [("index", models.INT64, [1])], [("row", models.FLOAT, [1, 3])], table=table)
+    engine = ready(data, graphs=[{}])
+    assert_same(engine.run({"index": np.array([2])}), {"row": table[2:3]})
 
 
 def test_a_graph_replays_with_what_the_inputs_are_now(ready: Ready) -> None:
