@@ -122,13 +122,14 @@ def _measured(subject: Subject, demo: DemoInputs, model: str, precision: Precisi
 def _runtime(
     subject: Subject, folder: Path, graphs: Mapping[str, tuple[dict[str, tuple[int, ...]], ...]] | None = None
 ) -> InferenceRuntime:
+    of_tensorrt = TensorrtSection(builder=subject.builder, cuda_graphs=dict(graphs or {}))
     return build_inference_runtime(
         C7InferenceConfig(
             runtime=subject.runtime,
             provider=subject.provider,
             engine_dir=folder,
             timing_cache_dir=folder / "timings",
-            tensorrt=TensorrtSection(builder=subject.builder, cuda_graphs=dict(graphs or {})),
+            tensorrt=of_tensorrt if subject.runtime == "tensorrt" else TensorrtSection(),
         )
     )
 

@@ -86,6 +86,18 @@ def test_without_the_library_it_says_so_and_ends_with_1(capsys: pytest.CaptureFi
     assert "tensorrt_engines: tensorrt: expected NVIDIA's Python bindings" in capsys.readouterr().err
 
 
+def test_another_runtime_is_measured_in_what_it_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("PIL")
+    assert main([*SMALL, "--runtime", "onnx_trt_ep", "--models", "refiner", "--out", str(tmp_path)]) == 0
+    assert OF_A_DOUBLE not in capsys.readouterr().out
+    result = result_of(tmp_path)
+    [costs] = result.engines
+    assert (costs.precision, costs.graph_ms, costs.enqueue_us) == ("fp32", None, None)
+    assert costs.host_ms is not None
+    assert costs.notes[-1] == "no graph: only TensorRT is asked for these"
+
+
 def test_an_engine_that_is_refused_stands_on_the_page_with_its_reason(measured: Path) -> None:
     refused = EngineCosts(model="matcher", precision="int8", refused="matcher.onnx: expected a scale")
     text = rendered(msgspec.structs.replace(result_of(measured), engines=(refused,)))
