@@ -20,16 +20,16 @@ from runtimes.store.engine_artifact import ReadEngine, calibration_path, read_en
 from runtimes.store.engine_filename import EngineFilenameSchema
 from runtimes.store.engine_writer import BuiltEngine, write_engine
 from runtimes.tensor_check import check_inputs, check_profile
-from runtimes.tensorrt.activation_memory import ActivationMemory
 from runtimes.tensorrt.bindings import Engine
-from runtimes.tensorrt.build import build_engine
-from runtimes.tensorrt.engine import EngineLoader, LoadedEngine
-from runtimes.tensorrt.execution import Execution
-from runtimes.tensorrt.handle import TensorrtHandle
-from runtimes.tensorrt.io_tensors import differences, specs
+from runtimes.tensorrt.building.build import build_engine
+from runtimes.tensorrt.building.recipe import engine_recipe
+from runtimes.tensorrt.inference.activation_memory import ActivationMemory
+from runtimes.tensorrt.inference.engine import EngineLoader, LoadedEngine
+from runtimes.tensorrt.inference.execution import Execution
+from runtimes.tensorrt.inference.handle import TensorrtHandle
+from runtimes.tensorrt.inference.io_tensors import differences, specs
 from runtimes.tensorrt.library import import_tensorrt
 from runtimes.tensorrt.log import process_log
-from runtimes.tensorrt.recipe import engine_recipe
 
 Progress = Callable[[str], None]
 

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pykka
@@ -135,9 +135,19 @@ def test_what_is_asked_of_an_engine_of_the_flight_that_still_loads_is_told_so() 
         assert runtime.infer(vpr, IMAGE)
 
 
+def sets(event: threading.Event, step: Step) -> Step:
+    """The step, and the event once its run has begun."""
+
+    def play(inputs: Any, stage: Any) -> Any:
+        event.set()
+        return step.play(inputs, stage)
+
+    return Step(play, outputs=step.outputs)
+
+
 def test_what_a_newer_frame_pushes_out_is_told_that_it_was_shed() -> None:
-    go_on = threading.Event()
-    fake = FakeRuntime({"vpr": [blocks_until(go_on, FINE), FINE]})
+    begun, go_on = threading.Event(), threading.Event()
+    fake = FakeRuntime({"vpr": [sets(begun, blocks_until(go_on, FINE)), FINE]})
     with supervise(fake, None) as c7:
         runtime = c7.as_runtime(within_ms=WAIT_S * 1000)
         vpr = runtime.deserialize_engine(fake.entry("vpr"))
@@ -151,6 +161,7 @@ def test_what_a_newer_frame_pushes_out_is_told_that_it_was_shed() -> None:
 
         client = c7.client("main")
         running = client.submit("vpr", IMAGE, within_ms=WAIT_S * 1000, frame_id=9)
+        assert begun.wait(WAIT_S)  # what runs is pushed out by nobody
         asking = threading.Thread(target=ask, daemon=True)
         asking.start()
         while c7.tallies()["vpr"].submitted < 2:

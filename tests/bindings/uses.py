@@ -22,8 +22,6 @@ STANDS_FOR = {
     "bindings.Context": "IExecutionContext",
     "bindings.Engine": "ICudaEngine",
     "bindings.Runtime": "Runtime",
-    "built_engine_audit.Inspector": "EngineInspector",
-    "built_engine_audit.InspectedEngine": "ICudaEngine",
     "network.Layer": "ILayer",
     "network.NetworkInput": "ITensor",
     "network.Tensor": "ITensor",

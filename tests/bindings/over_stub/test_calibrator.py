@@ -14,7 +14,7 @@ from messages import CalibrationCacheError, EngineBuildError, TensorSpec
 from runtimes.calibration.batch_feed import BatchFeed
 from runtimes.calibration.dataset import CalibrationDataset
 from runtimes.cuda.port import Cuda
-from runtimes.tensorrt.calibrator import Calibrator, entropy_calibrator
+from runtimes.tensorrt.building.calibrator import Calibrator, entropy_calibrator
 from tests.bindings.callbacks import Core
 
 INPUTS = {"image": TensorSpec((2, 3), "float32"), "bias": TensorSpec((4,), "float32")}

@@ -11,7 +11,7 @@ import pytest
 
 from messages import C7Error, EngineDeserializeError, OutOfMemoryError, RuntimeNotAvailableError
 from runtimes.cuda.port import Cuda
-from runtimes.tensorrt.engine import EngineLoader
+from runtimes.tensorrt.inference.engine import EngineLoader
 from runtimes.tensorrt.library import version_numbers
 from runtimes.tensorrt.log import process_log
 from tests.bindings.callbacks import Core

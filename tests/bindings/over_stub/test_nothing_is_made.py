@@ -15,20 +15,20 @@ from runtimes.onnx_model import AuditedModel
 from runtimes.onnx_types import OnnxTypes
 from runtimes.source_model import SourceModel
 from runtimes.store.sha256_sidecar import sha256_of
-from runtimes.tensorrt.build import TensorrtBuild, build_engine
-from runtimes.tensorrt.built_engine_audit import InspectedEngine
-from runtimes.tensorrt.engine import EngineLoader
+from runtimes.tensorrt.bindings import Engine
+from runtimes.tensorrt.building.build import TensorrtBuild, build_engine
+from runtimes.tensorrt.building.recipe import engine_recipe
+from runtimes.tensorrt.building.timings import TIMING_FILE
+from runtimes.tensorrt.inference.engine import EngineLoader
 from runtimes.tensorrt.library import import_tensorrt
 from runtimes.tensorrt.log import process_log
-from runtimes.tensorrt.recipe import engine_recipe
-from runtimes.tensorrt.timings import TIMING_FILE
 from tests.bindings.callbacks import Core
 
 OUT_OF_MEMORY = "Error Code 2: OutOfMemory (Requested size was 4096 bytes.)"
 API_USAGE = "createInferBuilder: Error Code 6: API Usage Error (CUDA initialization failure)"
 
 
-def never_opened(plan: bytes) -> InspectedEngine:
+def never_opened(plan: bytes) -> Engine:
     raise AssertionError("there is no plan to open")
 
 

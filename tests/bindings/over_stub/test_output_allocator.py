@@ -10,7 +10,7 @@ import pytest
 
 from messages import InferenceError, OutOfMemoryError
 from runtimes.cuda.port import Cuda
-from runtimes.tensorrt.output_memory import OutputMemory, make_output_allocator, raise_remembered
+from runtimes.tensorrt.inference.output_memory import OutputMemory, make_output_allocator, raise_remembered
 from tests.bindings.callbacks import Core
 
 if TYPE_CHECKING:

@@ -17,14 +17,14 @@ import pytest
 from messages import EngineBuildError
 from runtimes.inference_runtime import BuildConfig
 from runtimes.onnx_types import OnnxTypes
-from runtimes.tensorrt.build_job import BuildJob
-from runtimes.tensorrt.builder_config import refuse_another_recipe
-from runtimes.tensorrt.calibrator import Calibrator
+from runtimes.tensorrt.building.build_job import BuildJob
+from runtimes.tensorrt.building.builder_config import refuse_another_recipe
+from runtimes.tensorrt.building.calibrator import Calibrator
+from runtimes.tensorrt.building.network import Builder, Network
+from runtimes.tensorrt.building.progress import progress_monitor
+from runtimes.tensorrt.building.recipe import engine_recipe
+from runtimes.tensorrt.building.with_polygraphy import _config_loader, build_with_polygraphy, import_polygraphy
 from runtimes.tensorrt.log import process_log
-from runtimes.tensorrt.network import Builder, Network
-from runtimes.tensorrt.progress import progress_monitor
-from runtimes.tensorrt.recipe import engine_recipe
-from runtimes.tensorrt.with_polygraphy import _config_loader, build_with_polygraphy, import_polygraphy
 from tests.bindings.callbacks import Core
 
 EXPECTED_VERSION = os.environ.get("POLYGRAPHY_OVER_STUB", "")

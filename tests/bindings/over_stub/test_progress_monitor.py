@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from runtimes.tensorrt.progress import progress_monitor
+from runtimes.tensorrt.building.progress import progress_monitor
 from tests.bindings.callbacks import Core
 
 

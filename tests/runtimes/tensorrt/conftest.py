@@ -15,9 +15,9 @@ from runtimes.config import C7InferenceConfig, TensorrtSection
 from runtimes.cuda.port import Cuda
 from runtimes.cuda.release import release_all
 from runtimes.inference_runtime import EngineCacheEntry
-from runtimes.tensorrt.activation_memory import ActivationMemory
-from runtimes.tensorrt.engine import EngineLoader, LoadedEngine
-from runtimes.tensorrt.execution import Execution
+from runtimes.tensorrt.inference.activation_memory import ActivationMemory
+from runtimes.tensorrt.inference.engine import EngineLoader, LoadedEngine
+from runtimes.tensorrt.inference.execution import Execution
 from runtimes.tensorrt.log import TensorrtLog, process_log
 from runtimes.tensorrt_runtime import TensorrtRuntime
 from tests.runtimes.tensorrt.engines import Load, MakePlan, Profile, Ready

@@ -10,10 +10,10 @@ import numpy as np
 from messages import Tensor
 from runtimes.cuda.port import Cuda
 from runtimes.inference_runtime import ProfileRange
-from runtimes.tensorrt.activation_memory import ActivationMemory
-from runtimes.tensorrt.device_tensors import DeviceTensor
-from runtimes.tensorrt.engine import LoadedEngine
-from runtimes.tensorrt.execution import Execution
+from runtimes.tensorrt.inference.activation_memory import ActivationMemory
+from runtimes.tensorrt.inference.device_tensors import DeviceTensor
+from runtimes.tensorrt.inference.engine import LoadedEngine
+from runtimes.tensorrt.inference.execution import Execution
 
 if TYPE_CHECKING:
     from tests.doubles.cuda.double import Device

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from runtimes.cuda.port import Cuda, DeviceMemory
-from tests.runtimes.tensorrt.builds import PROFILE, descriptor
+from tests.runtimes.tensorrt.building.builds import PROFILE, descriptor
 
 if TYPE_CHECKING:
     from tests.doubles.cuda.double import Device

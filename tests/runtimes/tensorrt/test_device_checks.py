@@ -17,7 +17,7 @@ import pytest
 
 from tests.bindings.fetched import run_python
 from tests.hardware import DOUBLES
-from tests.runtimes.tensorrt.builds import TRTEXEC_FOLDER
+from tests.runtimes.tensorrt.building.builds import TRTEXEC_FOLDER
 
 ROOT = Path(__file__).parents[3]
 CHECKS = Path(__file__).with_name("on_a_device")

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from runtimes.tensorrt.builder_config import DECIDED_FLAGS
-from runtimes.tensorrt.io_tensors import _DTYPES
+from runtimes.tensorrt.building.builder_config import DECIDED_FLAGS
+from runtimes.tensorrt.inference.io_tensors import _DTYPES
 from runtimes.tensorrt.log import SEVERITIES
 from tests.bindings.fetched import OLDEST, ROOT, TENSORRT, run_python, tensorrt
 from tests.bindings.uses import OF_OUR_OWN, STANDS_FOR, Api, faults, looked_up, uses
 
 FILES = sorted((ROOT / "runtimes").rglob("*.py"))
-ROOM = {path.stem: path.read_text() for path in FILES if path.parent.name == "tensorrt"}
+ROOM = {path.stem: path.read_text() for path in FILES if "tensorrt" in path.relative_to(ROOT).parts}
 SOURCES = ROOM | {path.stem: path.read_text() for path in FILES if path.name == "tensorrt_runtime.py"}
 DESCRIBE = str(Path("tests/bindings/describe.py"))
 

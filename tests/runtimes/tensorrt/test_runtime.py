@@ -23,7 +23,7 @@ from messages import (
 )
 from runtimes.config import C7InferenceConfig, TensorrtSection
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry
-from runtimes.tensorrt.device_tensors import DeviceTensor
+from runtimes.tensorrt.inference.device_tensors import DeviceTensor
 from runtimes.tensorrt_runtime import TensorrtRuntime
 from tests.runtimes.tensorrt.engines import to_device
 from tests.runtimes.tensorrt.runtimes import FP16, MakeRuntime, arrays, rewritten

@@ -11,7 +11,7 @@ import pytest
 
 from messages import DeviceFaultError, InferenceError, OutOfMemoryError
 from runtimes.inference_runtime import EngineCacheEntry
-from runtimes.tensorrt.execution import Execution
+from runtimes.tensorrt.inference.execution import Execution
 from tests.runtimes.tensorrt.runtimes import MakeRuntime, arrays
 
 if TYPE_CHECKING:

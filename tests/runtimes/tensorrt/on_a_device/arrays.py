@@ -11,7 +11,7 @@ import numpy as np
 from messages import Tensor
 from runtimes.cuda.port import Cuda
 from runtimes.cuda.release import release_all
-from runtimes.tensorrt.device_tensors import BorrowedTensor, DeviceTensor
+from runtimes.tensorrt.inference.device_tensors import BorrowedTensor, DeviceTensor
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 FP16_TOLERANCE = 4e-3

@@ -23,7 +23,7 @@ from runtimes.config import C7InferenceConfig, TensorrtSection
 from runtimes.cuda.cuda_bindings import open_cuda
 from runtimes.cuda.port import Cuda
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry
-from runtimes.tensorrt.engine import EngineLoader, LoadedEngine
+from runtimes.tensorrt.inference.engine import EngineLoader, LoadedEngine
 from runtimes.tensorrt.log import TensorrtLog, process_log
 from runtimes.tensorrt_runtime import TensorrtRuntime
 from tests.hardware import OVER_DOUBLE, require_tensorrt

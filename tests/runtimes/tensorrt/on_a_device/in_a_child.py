@@ -20,8 +20,8 @@ from runtimes.config import C7InferenceConfig
 from runtimes.cuda.cuda_bindings import open_cuda
 from runtimes.cuda.port import Cuda
 from runtimes.store.engine_artifact import read_entry
-from runtimes.tensorrt.engine import EngineLoader, LoadedEngine
-from runtimes.tensorrt.io_tensors import shape_of
+from runtimes.tensorrt.inference.engine import EngineLoader, LoadedEngine
+from runtimes.tensorrt.inference.io_tensors import shape_of
 from runtimes.tensorrt.library import import_tensorrt
 from runtimes.tensorrt.log import process_log
 from runtimes.tensorrt_runtime import TensorrtRuntime

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from runtimes.tensorrt.building.network import ParsedModel
 from runtimes.tensorrt.faults import words_of
 from runtimes.tensorrt.log import TensorrtLog
-from runtimes.tensorrt.network import ParsedModel
 from tests.hardware import OVER_DOUBLE
 from tests.runtimes.tensorrt import models
 from tests.runtimes.tensorrt.on_a_device import networks

@@ -21,14 +21,14 @@ from runtimes.calibration.dataset import CalibrationDataset
 from runtimes.cuda.port import Cuda
 from runtimes.inference_runtime import BuildConfig
 from runtimes.onnx_types import DELICATE_OPS
-from runtimes.tensorrt.build_findings import find_in_log
-from runtimes.tensorrt.calibrator import CALIBRATOR, Calibrator, entropy_calibrator
-from runtimes.tensorrt.layer_audit import UNTOLD
+from runtimes.tensorrt.building.build_findings import find_in_log
+from runtimes.tensorrt.building.calibrator import CALIBRATOR, Calibrator, entropy_calibrator
+from runtimes.tensorrt.building.layer_audit import UNTOLD
+from runtimes.tensorrt.building.network import BuilderConfig, ParsedModel, hold_to_fp32
+from runtimes.tensorrt.building.progress import PHASES_MAX, progress_monitor
+from runtimes.tensorrt.building.timings import attach_timings, fitting_timings, timings_of
 from runtimes.tensorrt.library import version_numbers
 from runtimes.tensorrt.log import TensorrtLog
-from runtimes.tensorrt.network import BuilderConfig, ParsedModel, hold_to_fp32
-from runtimes.tensorrt.progress import PHASES_MAX, progress_monitor
-from runtimes.tensorrt.timings import attach_timings, fitting_timings, timings_of
 from tests.runtimes.tensorrt.on_a_device import networks
 from tests.runtimes.tensorrt.on_a_device.conftest import Built, MakeRuntime, Say
 from tests.runtimes.tensorrt.on_a_device.networks import FP16_ROWS

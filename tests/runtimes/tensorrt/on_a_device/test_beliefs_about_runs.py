@@ -16,11 +16,11 @@ from messages import EngineBuildError, EngineDeserializeError, OutOfMemoryError
 from runtimes.cuda.port import Cuda, DeviceMemory
 from runtimes.cuda.release import release_all
 from runtimes.inference_runtime import BuildConfig
-from runtimes.tensorrt.engine import EngineLoader, LoadedEngine
 from runtimes.tensorrt.error_recorder import make_error_recorder
-from runtimes.tensorrt.io_tensors import shape_of
+from runtimes.tensorrt.inference.engine import EngineLoader, LoadedEngine
+from runtimes.tensorrt.inference.io_tensors import shape_of
+from runtimes.tensorrt.inference.output_memory import OutputMemory, make_output_allocator
 from runtimes.tensorrt.log import TensorrtLog
-from runtimes.tensorrt.output_memory import OutputMemory, make_output_allocator
 from tests.runtimes.tensorrt.on_a_device import networks
 from tests.runtimes.tensorrt.on_a_device.conftest import Built, InChild, MakeRuntime, Say
 from tests.runtimes.tensorrt.on_a_device.networks import FP16, FP16_ROWS

@@ -13,10 +13,10 @@ from runtimes.build_report import BuilderName, BuildReport
 from runtimes.config import C7InferenceConfig, TensorrtSection
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry
 from runtimes.sign_off.accuracy import compare
-from runtimes.tensorrt.layer_audit import MOVED, UNTOLD
-from runtimes.tensorrt.timings import TIMING_FILE
-from runtimes.tensorrt.with_polygraphy import import_polygraphy
-from runtimes.tensorrt.with_trtexec import find_trtexec
+from runtimes.tensorrt.building.layer_audit import MOVED, UNTOLD
+from runtimes.tensorrt.building.timings import TIMING_FILE
+from runtimes.tensorrt.building.with_polygraphy import import_polygraphy
+from runtimes.tensorrt.building.with_trtexec import find_trtexec
 from runtimes.tensorrt_runtime import TensorrtRuntime
 from tests.runtimes.tensorrt import models
 from tests.runtimes.tensorrt.on_a_device import networks

@@ -1,0 +1,1 @@
+"""From a verified plan to results: engines loaded, ready and run."""
