@@ -13,11 +13,11 @@ from messages import Tensor
 from runtimes import EngineCacheEntry
 from runtimes.cuda.port import Cuda, DeviceMemory, Stream
 from runtimes.cuda.release import release_all
-from runtimes.tensorrt.activation_memory import ActivationMemory
 from runtimes.tensorrt.bindings import Context
-from runtimes.tensorrt.device_tensors import DeviceTensor
-from runtimes.tensorrt.engine import EngineLoader, LoadedEngine
-from runtimes.tensorrt.io_tensors import shape_of
+from runtimes.tensorrt.inference.activation_memory import ActivationMemory
+from runtimes.tensorrt.inference.device_tensors import DeviceTensor
+from runtimes.tensorrt.inference.engine import EngineLoader, LoadedEngine
+from runtimes.tensorrt.inference.io_tensors import shape_of
 from runtimes.tensorrt.library import import_tensorrt
 from runtimes.tensorrt.log import process_log
 
