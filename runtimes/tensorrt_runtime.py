@@ -41,8 +41,9 @@ class TensorrtRuntime:
     NumPy in, NumPy out; device tensors in, device tensors out, never through the host. Each handle has a context, a
     stream and memory of its own, so that handles may run at once; with `share_activation_memory` one waits for another.
 
-    `progress` hears how far a build is, from TensorRT's threads. Raises RuntimeNotAvailableError where TensorRT, its
-    libraries, the driver or the device is missing.
+    `progress` hears how far a build is, and `cancelled` is asked for a reason to end it, "" for none; both from
+    TensorRT's threads, where a Ctrl-C arrives late. Raises RuntimeNotAvailableError where TensorRT, its libraries, the
+    driver or the device is missing.
     """
 
     def __init__(
@@ -51,9 +52,11 @@ class TensorrtRuntime:
         thermal: ThermalFeed | None = None,
         read: ReadEngine = read_verified,
         progress: Progress | None = None,
+        cancelled: Callable[[], str] = str,
     ) -> None:
         self._config = config
         self._progress = progress
+        self._cancelled = cancelled
         self._thermal = thermal if thermal is not None else NoThermalFeed()
         self._read = read
         self._trt = import_tensorrt()
@@ -95,6 +98,7 @@ class TensorrtRuntime:
             open_engine=open_engine,
             calibration_path=calibration_path(directory / name),
             timing_cache_dir=self._config.timing_cache_dir,
+            cancelled=self._cancelled,
             tell=self._progress,
         )
         io = opened.pop().io

@@ -95,6 +95,15 @@ def test_how_far_a_build_is_is_told(trt: ModuleType, descriptor_onnx: Path) -> N
     assert any(each.startswith("Building Engine ") for each in told)
 
 
+def test_a_build_that_is_no_longer_wanted_ends_and_leaves_nothing(trt: ModuleType, descriptor_onnx: Path) -> None:
+    config = C7InferenceConfig(runtime="tensorrt", tensorrt=TensorrtSection(builder="api"))
+    runtime = TensorrtRuntime(config, cancelled=lambda: "the operator went home")
+    with pytest.raises(EngineBuildError, match=r"descriptor\.onnx: the build was ended: the operator went home"):
+        runtime.compile_engine(descriptor_onnx, FP16)
+    assert not (descriptor_onnx.parent / "engines").exists()
+    runtime._cuda.close()
+
+
 # Loading.
 
 
