@@ -38,7 +38,7 @@ def fitting_timings(config: BuilderConfig, timings: bytes) -> tuple[bytes, str]:
     """The timings that may be used here, and why others are not. `config` is used up by the try."""
     if not timings:
         return b"", ""
-    cache = config.create_timing_cache(timings)
+    cache = _timing_cache(config, timings)
     if cache is None:
         return b"", f"{TIMING_FILE}: TensorRT cannot read the timings of former builds; all is timed anew"
     if not config.set_timing_cache(cache, False):
@@ -48,10 +48,16 @@ def fitting_timings(config: BuilderConfig, timings: bytes) -> tuple[bytes, str]:
 
 def attach_timings(config: BuilderConfig, timings: bytes) -> TimingCache:
     """Have the build use and extend these timings. The cache must outlive the build. Raises EngineBuildError."""
-    cache = config.create_timing_cache(timings)
+    cache = _timing_cache(config, timings)
     if cache is None or not config.set_timing_cache(cache, False):
         raise EngineBuildError(f"{TIMING_FILE}: TensorRT does not take its own timing cache of {len(timings)} bytes")
     return cache
+
+
+def _timing_cache(config: BuilderConfig, timings: bytes) -> TimingCache | None:
+    # A view that nobody else has: 10.3's binding counts references to its buffer without the interpreter's lock
+    # (python/src/infer/pyCore.cpp, call_guard of create_timing_cache, tag v10.3.0).
+    return config.create_timing_cache(memoryview(timings))
 
 
 def timings_of(config: BuilderConfig) -> bytes:
