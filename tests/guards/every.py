@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from tests.guards import components, consumers, ends, faults, hangs, holders, outcomes, queues, starts
+from tests.guards import (
+    components,
+    consumers,
+    ends,
+    faults,
+    hangs,
+    holders,
+    outcomes,
+    queues,
+    starts,
+    tensorrt_builds,
+    tensorrt_runs,
+)
 
 GUARDS = (
     *outcomes.GUARDS,
@@ -14,4 +26,6 @@ GUARDS = (
     *ends.GUARDS,
     *holders.GUARDS,
     *components.GUARDS,
+    *tensorrt_builds.GUARDS,
+    *tensorrt_runs.GUARDS,
 )

@@ -128,6 +128,19 @@ def test_a_device_without_memory_ends_the_data_and_is_raised_after_the_build(mak
         calibrator.finish()
 
 
+def test_a_last_batch_that_does_not_reach_the_device_is_not_the_end_of_the_data(make: Make, device: Device) -> None:
+    """Every batch was taken, and TensorRT writes a table that looks whole."""
+    calibrator = make()
+    for _ in range(BATCHES - 1):
+        assert calibrator.get_batch(["image", "bias"])
+    device.fail("cudaMemcpyAsync", 1)
+
+    assert calibrator.get_batch(["image", "bias"]) is None
+    calibrator.write_calibration_cache(memoryview(TABLE))
+    with pytest.raises(InferenceError, match="cudaMemcpyAsync: invalid argument"):
+        calibrator.finish()
+
+
 def test_an_input_that_no_batch_has_is_named(make: Make) -> None:
     calibrator = make()
 

@@ -158,10 +158,12 @@ def test_nobody_waits_for_ever_for_a_run_that_does_not_end(activations: Activati
     )
     with ThreadPoolExecutor(1) as pool:
         hanging = pool.submit(hang)
-        assert holds.wait(60)
-        with pytest.raises(InferenceError, match=expected):
-            calls[what]()
-        ends.set()
+        try:
+            assert holds.wait(60)
+            with pytest.raises(InferenceError, match=expected):
+                calls[what]()
+        finally:
+            ends.set()
         hanging.result(timeout=60)
     assert activations.size_bytes == 64
     activations.leave("vpr", 64)

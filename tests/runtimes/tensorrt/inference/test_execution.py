@@ -182,6 +182,32 @@ def test_one_engines_device_tensors_are_anothers_inputs(ready: Ready, cuda: Cuda
     assert_same(to_host(device, found), expected)
 
 
+class Lent:
+    """A producer that makes the memory when it is asked for it, which then belongs to the capsule alone."""
+
+    def __init__(self, cuda: Cuda, device: Device, array: np.ndarray) -> None:
+        self._cuda, self._device, self._array = cuda, device, array
+        self.shape, self.dtype = array.shape, array.dtype
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, self._cuda.index
+
+    def __dlpack__(self, *, stream: object = None) -> object:
+        return to_device(self._cuda, self._device, self._array).__dlpack__()
+
+
+def test_an_input_that_its_capsule_alone_keeps_is_kept_until_it_was_read(
+    ready: Ready, cuda: Cuda, device: Device
+) -> None:
+    engine = ready(models.dynamic(), ROWS)
+    inputs = {"x": rows(4), "scale": SCALE}
+    before = device.live()
+    found = engine.run({name: Lent(cuda, device, array) for name, array in inputs.items()})
+    assert_same(to_host(device, found), models.answers(models.dynamic(), inputs))
+    found.clear()
+    assert device.live() == before
+
+
 def test_shapes_values_come_from_the_device_and_go_to_it(ready: Ready, cuda: Cuda, device: Device) -> None:
     data = models.reshaped()
     inputs = {"x": np.arange(12, dtype=np.float32).reshape(3, 4), "target": np.array([3, 4])}
