@@ -91,7 +91,14 @@ def run_request(
     the child ends too, and what it started does not.
     """
     subject = request.model if isinstance(request, BuildEngine) else request.config.runtime
-    with tempfile.TemporaryDirectory(prefix="c7-build-") as folder, tempfile.TemporaryFile() as stdin:
+    with (
+        # What left its group may be writing there still; that is no reason to lose the answer.
+        tempfile.TemporaryDirectory(prefix="c7-build-", ignore_cleanup_errors=True) as folder,
+        tempfile.TemporaryFile() as stdin,
+    ):
+        empty, temporary = Path(folder) / "empty", Path(folder) / "temporary"
+        empty.mkdir()
+        temporary.mkdir()
         stdin.write(encode(request))
         stdin.seek(0)
         receiving, sending = os.pipe()
@@ -105,8 +112,13 @@ def run_request(
                 # A group of its own, so that what it starts ends with it. No terminal's Ctrl-C reaches it: we end it.
                 start_new_session=True,
                 # An empty folder: `python -m` puts the working directory first on the module path.
-                cwd=folder,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(path).absolute()) for path in sys.path)},
+                cwd=empty,
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(str(Path(path).absolute()) for path in sys.path),
+                    # Ours to remove: a build that is killed leaves its copy of the model, and half an engine.
+                    "TMPDIR": str(temporary),
+                },
             )
         except BaseException:
             os.close(receiving)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -181,6 +182,22 @@ def test_an_interrupted_build_has_ended_when_the_interrupt_is_passed_on(monkeypa
     with pytest.raises(KeyboardInterrupt):
         build_engine(REQUEST, command=child("time.sleep(600)"), heartbeat=interrupt)
     assert started[0].returncode == -signal.SIGKILL
+
+
+def test_what_a_killed_child_had_in_its_temporary_folder_goes_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    command = child("""
+        import tempfile
+        folder = tempfile.mkdtemp()
+        open(os.path.join(folder, "model.onnx"), "w").write("half")
+        print("I work in", folder, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    with pytest.raises(EngineBuildError, match=rf"killed by SIGKILL.*I work in {re.escape(str(tmp_path))}/c7-build-"):
+        build_engine(REQUEST, command=command)
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_garbled_answer_is_refused() -> None:
