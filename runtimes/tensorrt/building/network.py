@@ -18,6 +18,7 @@ from runtimes.tensorrt.bindings import Dims
 from runtimes.tensorrt.faults import words_of
 from runtimes.tensorrt.log import TensorrtLog
 
+PARSER_REMEDY = "export the model in operations that TensorRT's parser has"
 _SHOWN = 3
 _OF_NODE = "[ONNX Layer: "
 _OF_FUNCTION = " | Local Function: "
@@ -134,7 +135,7 @@ class ParsedModel:
             is_parsed = self._parser.parse_from_file(str(path))
         if not is_parsed:
             said = self._words() or words_of(heard.lines)
-            raise EngineBuildError(f"{path}: TensorRT cannot parse the model: {said}")
+            raise EngineBuildError(f"{path}: TensorRT cannot parse the model: {said}; {PARSER_REMEDY}")
 
     def _words(self) -> str:
         errors = [self._parser.get_error(index) for index in range(min(self._parser.num_errors, _SHOWN))]

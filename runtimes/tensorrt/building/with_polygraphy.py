@@ -24,7 +24,14 @@ from messages import ConfigError, EngineBuildError, RuntimeNotAvailableError
 from messages.errors import printable
 from runtimes.tensorrt.building.build_job import BuildJob, BuiltPlan
 from runtimes.tensorrt.building.builder_config import flags_of, refuse_another_recipe
-from runtimes.tensorrt.building.network import Builder, BuilderConfig, Network, hold_to_fp32, refuse_shape_inputs
+from runtimes.tensorrt.building.network import (
+    PARSER_REMEDY,
+    Builder,
+    BuilderConfig,
+    Network,
+    hold_to_fp32,
+    refuse_shape_inputs,
+)
 from runtimes.tensorrt.building.timings import timings_of
 from runtimes.tensorrt.faults import words_of
 
@@ -75,7 +82,8 @@ def build_with_polygraphy(job: BuildJob) -> BuiltPlan:
     former_logger = polygraphy.util.TRT_LOGGER
     polygraphy.util.TRT_LOGGER = job.log
     try:
-        with its_logger.verbosity(its_logger.CRITICAL), job.log.listening("ERROR", this_thread_only=True) as heard:
+        # Above its gravest: what it prints of an error, a hint to install `colored` with it, lands in our JSON.
+        with its_logger.verbosity(its_logger.CRITICAL + 1), job.log.listening("ERROR", this_thread_only=True) as heard:
             plan = polygraphy.EngineBytesFromNetwork(held, config=configure)()
     except refused as error:
         if configured:
@@ -84,7 +92,7 @@ def build_with_polygraphy(job: BuildJob) -> BuiltPlan:
         # Of a model that cannot be parsed it raises no word of the parser's; TensorRT's log has them.
         said = printable(" ".join(str(error).split()), _TEXT_MAX_CHARS)
         words = f": {words_of(heard.lines)}" if heard.lines else ""
-        raise EngineBuildError(f"{job.onnx}: Polygraphy cannot build it: {said}{words}") from error
+        raise EngineBuildError(f"{job.onnx}: Polygraphy cannot build it: {said}{words}; {PARSER_REMEDY}") from error
     finally:
         polygraphy.util.TRT_LOGGER = former_logger
     return BuiltPlan(

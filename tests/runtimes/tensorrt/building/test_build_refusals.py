@@ -83,13 +83,16 @@ def test_no_network_is_an_error(bench: Bench, core: Core) -> None:
 
 
 @pytest.mark.parametrize("builder", IN_PROCESS)
-def test_an_operation_that_tensorrt_does_not_know_is_named(bench: Bench, builder: BuilderName) -> None:
+def test_an_operation_that_tensorrt_does_not_know_is_named_in_the_error_alone(
+    bench: Bench, builder: BuilderName, capfd: pytest.CaptureFixture[str]
+) -> None:
     require(builder)
     nodes = [helper.make_node("Celu", ["x"], ["y"], name="odd")]
     data = model(nodes, [("x", FLOAT, [2])], [("y", FLOAT, [2])])
 
-    with pytest.raises(EngineBuildError, match=r"(Celu|odd).*Plugin not found, are the plugin name, version"):
+    with pytest.raises(EngineBuildError, match=r"(Celu|odd).*Plugin not found, .*; export the model in operations"):
         bench.build(data, builder=builder, profile=())
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_file_that_is_no_model_is_told_in_the_words_of_the_log(bench: Bench) -> None:
