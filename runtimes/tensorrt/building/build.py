@@ -125,7 +125,7 @@ def build_engine(
             subject=str(source.path),
             builder=builder,
             lines=lines,
-            notes=_notes(dropped, heard),
+            notes=_notes(dropped, built.lines_left_out if builder == "trtexec" else heard.dropped),
             activations=floating_activations(model.data) if recipe.calibrated else None,
         )
     return TensorrtBuild(
@@ -160,8 +160,8 @@ def _built(
     return built, table, lines
 
 
-def _notes(dropped_timings: str, heard: Listener) -> tuple[str, ...]:
-    lost = f"{heard.dropped} further lines of TensorRT's log were not read" if heard.dropped else ""
+def _notes(dropped_timings: str, lines_left_out: int) -> tuple[str, ...]:
+    lost = f"{lines_left_out} further lines of TensorRT's log were not read" if lines_left_out else ""
     return tuple(note for note in (dropped_timings, lost) if note)
 
 

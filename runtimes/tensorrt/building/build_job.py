@@ -40,10 +40,13 @@ class BuildJob(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
 
 class BuiltPlan(msgspec.Struct, frozen=True, eq=False, kw_only=True):
-    """`data` is the plan, b"" where TensorRT made none. `lines` is the log of a process of its own."""
+    """`data` is the plan, b"" where TensorRT made none. `lines` is the log of a process of its own, of which
+    `lines_left_out` found no room.
+    """
 
     data: bytes = b""
     timings: bytes = b""
     flags: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     lines: tuple[LogLine, ...] = ()
+    lines_left_out: int = 0

@@ -15,7 +15,9 @@ import re
 import msgspec
 
 LINES_MAX = 20_000
-"""Kept of TensorRT's warnings and errors. What comes after them is counted."""
+"""Kept of TensorRT's warnings. What comes after them is counted."""
+ERRORS_MAX = 100
+"""Errors have a room of their own: the one that ends a long build comes last."""
 LINE_MAX_CHARS = 2_000
 
 _LINE = re.compile(r"\[\d{2}/\d{2}/\d{4}-\d{2}:\d{2}:\d{2}\] \[(?P<severity>[FEWIV])\] (?:\[TRT\] )?(?P<text>.*)")
@@ -43,6 +45,7 @@ class TrtexecOutput:
         self.lines: list[TrtexecLine] = []
         """Warnings and errors."""
         self.left_out = 0
+        self._errors = 0
         self.last = ""
         """The last line of all."""
 
@@ -62,7 +65,9 @@ class TrtexecOutput:
         if version is not None and severity == "INFO":
             self.version = version[1]
         if severity in _KEPT:
-            if len(self.lines) < LINES_MAX:
-                self.lines.append(TrtexecLine(severity, said))
-            else:
+            is_error = severity != "WARNING"
+            if self._errors >= ERRORS_MAX if is_error else len(self.lines) - self._errors >= LINES_MAX:
                 self.left_out += 1
+                return
+            self._errors += is_error
+            self.lines.append(TrtexecLine(severity, said))

@@ -88,6 +88,7 @@ def build_with_trtexec(job: BuildJob) -> BuiltPlan:
             flags=job.recipe.set_flags,
             command=command,
             lines=tuple(output.lines),
+            lines_left_out=output.left_out,
         )
     except OSError as error:
         raise EngineBuildError(

@@ -8,14 +8,19 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 
 from messages import EngineBuildError, OutOfMemoryError, RuntimeNotAvailableError
+from runtimes.build_report import BuilderName
 from runtimes.cuda.port import Cuda
-from runtimes.tensorrt.building import with_trtexec
+from runtimes.tensorrt.building import trtexec_output, with_trtexec
 from runtimes.tensorrt.log import TensorrtLog
 from tests.runtimes.tensorrt.building.builds import TRTEXEC_FOLDER, Bench, descriptor, put_trtexec_first
+
+if TYPE_CHECKING:
+    from tests.doubles.tensorrt.core import Core
 
 MIB = 1024**2
 
@@ -124,6 +129,19 @@ def test_tactics_that_its_process_skipped_are_counted_or_fatal(bench: Bench, mon
     tell_child(monkeypatch, tactic_bytes=1800 * MIB)
     with pytest.raises(EngineBuildError, match="the device was short of memory during the build"):
         bench.build(descriptor(), builder="trtexec", workspace_mb=2048)
+
+
+@pytest.mark.parametrize("builder", ["api", "trtexec"])
+def test_lines_of_the_log_that_found_no_room_are_counted_in_the_report(
+    bench: Bench, core: Core, monkeypatch: pytest.MonkeyPatch, builder: BuilderName
+) -> None:
+    core.tactic_bytes = 2304 * MIB
+    tell_child(monkeypatch, tactic_bytes=core.tactic_bytes)
+    monkeypatch.setattr("runtimes.tensorrt.log.LINES_MAX", 0)
+    monkeypatch.setattr(trtexec_output, "LINES_MAX", 0)
+
+    report = bench.build(descriptor(), builder=builder).report
+    assert report.warnings == ("2 further lines of TensorRT's log were not read",)
 
 
 def test_a_process_that_sees_no_device_says_so_in_its_last_line(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

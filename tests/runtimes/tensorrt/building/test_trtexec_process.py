@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from messages import EngineBuildError
-from runtimes.tensorrt.building.trtexec_output import LINES_MAX, TrtexecLine, TrtexecOutput
+from runtimes.tensorrt.building.trtexec_output import ERRORS_MAX, LINES_MAX, TrtexecLine, TrtexecOutput
 from runtimes.tensorrt.building.trtexec_process import run_trtexec
 
 WAIT_S = 20.0
@@ -69,6 +69,17 @@ def test_only_so_many_lines_are_kept() -> None:
     assert len(output.lines) == LINES_MAX
     assert output.left_out == 3
     assert max(len(line.text) for line in output.lines) < 2_001
+
+
+def test_the_error_that_ends_a_build_is_kept_however_much_was_said_before() -> None:
+    output = TrtexecOutput()
+    for number in range(LINES_MAX + 3):
+        output.take(f"[11/24/2026-08:37:50] [W] [TRT] {number}")
+    for number in range(ERRORS_MAX + 2):
+        output.take(f"[11/24/2026-08:37:51] [E] [TRT] {number}")
+
+    assert [line.text for line in output.lines[LINES_MAX:]] == [str(number) for number in range(ERRORS_MAX)]
+    assert output.left_out == 5
 
 
 def test_arguments_output_and_exit_code_come_through(tmp_path: Path) -> None:
