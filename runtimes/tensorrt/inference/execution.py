@@ -17,7 +17,14 @@ from runtimes.tensorrt.inference.activation_memory import ActivationMemory
 from runtimes.tensorrt.inference.context import EngineContext
 from runtimes.tensorrt.inference.device_tensors import BorrowedTensor, DeviceTensor
 from runtimes.tensorrt.inference.engine import LoadedEngine
-from runtimes.tensorrt.inference.graphs import EngineGraph, ShapeKey, capture_graph, listed_shapes, shape_key
+from runtimes.tensorrt.inference.graphs import (
+    EngineGraph,
+    ShapeKey,
+    capture_graph,
+    listed_shapes,
+    naming_graph,
+    shape_key,
+)
 from runtimes.tensorrt.inference.io_tensors import IoTensor
 from runtimes.tensorrt.inference.reports import raise_what_is_graver, settle_after
 from runtimes.tensorrt.inference.warm_up import WarmUp, warm_ups
@@ -212,7 +219,8 @@ class Execution:
                     memory.reserve(shapes[tensor.name])
                     # As in a warm-up: what a fresh block holds may be an index that lies outside of everything.
                     memory.stage(np.zeros(shapes[tensor.name], memory.dtype), self._stream)
-                found = self._place(context, shapes, scratch)
+                with naming_graph(self._subject, shapes):
+                    found = self._place(context, shapes, scratch)
                 context.enqueue(self._stream)
                 self._stream.synchronize()
                 return capture_graph(self._subject, shapes, context, found, self._stream)

@@ -8,7 +8,8 @@ All of them run in the same scratch memory, one at a time.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
@@ -105,18 +106,36 @@ def capture_graph(
 
     Raises EngineDeserializeError where CUDA or TensorRT refuses: nothing is flown without a graph that was asked for.
     """
-    at = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
     if context.outputs:
         raise EngineDeserializeError(
             f"{subject}: output {', '.join(context.outputs)} has a shape that only the run decides, which no graph can"
-            f" have ({at}); {_REMEDY}"
+            f" have ({_words(shapes)}); {_REMEDY}"
         )
-    graph = _captured(subject, at, lambda: context.enqueue(stream), stream, capturing, timeout_s)
+    with naming_graph(subject, shapes):
+        graph = _captured(subject, lambda: context.enqueue(stream), stream, capturing, timeout_s)
     return EngineGraph(graph, context, outputs)
 
 
+@contextmanager
+def naming_graph(subject: str, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[None]:
+    """What CUDA or TensorRT refuses inside is the fault of this graph; a device that is lost stays that.
+
+    Raises EngineDeserializeError.
+    """
+    try:
+        yield
+    except (DeviceFaultError, DeviceContextError):
+        raise
+    except InferenceError as error:
+        raise EngineDeserializeError(f"{subject}: no CUDA graph at {_words(shapes)}: {error}; {_REMEDY}") from error
+
+
+def _words(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+
+
 def _captured(
-    subject: str, at: str, enqueue: Callable[[], None], stream: Stream, capturing: threading.Lock, timeout_s: float
+    subject: str, enqueue: Callable[[], None], stream: Stream, capturing: threading.Lock, timeout_s: float
 ) -> Graph:
     if not capturing.acquire(timeout=timeout_s):
         raise EngineDeserializeError(
@@ -125,9 +144,5 @@ def _captured(
         )
     try:
         return stream.capture(enqueue)
-    except (DeviceFaultError, DeviceContextError):
-        raise
-    except InferenceError as error:  # CUDA's refusal, or TensorRT's False, which says the same
-        raise EngineDeserializeError(f"{subject}: no CUDA graph at {at}: {error}; {_REMEDY}") from error
     finally:
         capturing.release()

@@ -161,6 +161,14 @@ def test_shapes_that_do_not_fit_the_engine_are_refused_by_name(
     assert device.live() == before
 
 
+def test_shapes_that_do_not_go_together_are_refused_by_name(ready: Ready, device: Device) -> None:
+    before = device.live()
+    profile: Profile = (("a", (1, 3), (2, 3), (4, 3)), ("b", (1, 3), (2, 3), (4, 3)))
+    with pytest.raises(EngineDeserializeError, match=r"^m: no CUDA graph at a \[2, 3\], b \[3, 3\]: .*; take these"):
+        ready(models.added(), profile, graphs=[{"a": (2, 3), "b": (3, 3)}])
+    assert device.live() == before
+
+
 def test_an_output_whose_shape_only_the_run_decides_is_refused_by_name(ready: Ready, device: Device) -> None:
     before = device.live()
     with pytest.raises(
