@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from messages import EngineBuildError, EngineDeserializeError, Tensor, TensorSpec, ThermalFeed, ThermalState
-from runtimes.config import C7InferenceConfig
+from runtimes.config import C7InferenceConfig, GraphShapes
 from runtimes.cuda.cuda_bindings import open_cuda
 from runtimes.cuda.device_tensor import check_devices, on_cuda
 from runtimes.host import detect_host
@@ -26,8 +26,9 @@ from runtimes.tensorrt.building.recipe import engine_recipe
 from runtimes.tensorrt.inference.activation_memory import ActivationMemory
 from runtimes.tensorrt.inference.engine import EngineLoader, LoadedEngine
 from runtimes.tensorrt.inference.execution import Execution
+from runtimes.tensorrt.inference.graphs import listed_shapes
 from runtimes.tensorrt.inference.handle import TensorrtHandle
-from runtimes.tensorrt.inference.io_tensors import differences, specs
+from runtimes.tensorrt.inference.io_tensors import IoTensor, differences, specs
 from runtimes.tensorrt.library import import_tensorrt
 from runtimes.tensorrt.log import process_log
 
@@ -76,6 +77,7 @@ class TensorrtRuntime:
         model, types = audit_typed(source, build_config.precision)
         check_profile(model_path.stem, model.inputs, build_config.optimization_profiles, every_dynamic_input=True)
         options = self._config.tensorrt
+        _refuse_graphs(model_path.stem, model.inputs, build_config, options.cuda_graphs.get(model_path.stem, ()))
         recipe = engine_recipe(str(model_path), build_config, types, optimization_level=options.optimization_level)
         directory = self._config.engine_dir if self._config.engine_dir is not None else model_path.parent / "engines"
         name = EngineFilenameSchema.for_host(model_path.stem, self._host, build_config.precision).format()
@@ -185,6 +187,17 @@ class TensorrtRuntime:
             entry.build_config.optimization_profiles,
             self._config.tensorrt.cuda_graphs.get(entry.model, ()),
         )
+
+
+def _refuse_graphs(
+    model: str, inputs: Mapping[str, TensorSpec], build_config: BuildConfig, listed: Sequence[GraphShapes]
+) -> None:
+    """Raises EngineBuildError for graphs that the engine could not be loaded with, before hours are spent on it."""
+    io = tuple(IoTensor(name, spec, is_input=True) for name, spec in inputs.items())
+    try:
+        listed_shapes(model, io, build_config.optimization_profiles, listed)
+    except EngineDeserializeError as error:
+        raise EngineBuildError(str(error)) from error
 
 
 def _refuse_another(entry: EngineCacheEntry, loaded: LoadedEngine) -> None:

@@ -62,6 +62,16 @@ def test_a_dynamic_input_without_a_range_is_refused_and_named(make_runtime: Make
         make_runtime().compile_engine(descriptor_onnx, BuildConfig(precision="fp16"))
 
 
+def test_graphs_that_do_not_fit_the_model_are_refused_before_anything_is_built(
+    make_runtime: MakeRuntime, descriptor_onnx: Path, core: Core
+) -> None:
+    runtime = make_runtime(cuda_graphs={"descriptor": ({"image": (9, 3, 8, 8), "bias_by_image": (9, 4)},)})
+    core.calls.clear()
+    with pytest.raises(EngineBuildError, match=r"cuda_graphs gives input image the shape \[9, 3, 8, 8\], expected"):
+        runtime.compile_engine(descriptor_onnx, FP16)
+    assert core.calls == []
+
+
 def test_timings_of_the_builds_before_are_kept_and_hashed(
     make_runtime: MakeRuntime, descriptor_onnx: Path, tmp_path: Path, core: Core
 ) -> None:
