@@ -15,7 +15,7 @@ import numpy as np
 
 from messages import C7Error, ConfigError, TensorSpec, specs_of
 from runtimes.config import C7InferenceConfig, Device, Provider, RuntimeName
-from runtimes.inference_factory import SOURCE_SUFFIX, build_inference_runtime, check_runtime_config
+from runtimes.inference_factory import SOURCE_SUFFIX, build_inference_runtime, check_named_device, check_runtime_config
 from runtimes.inference_runtime import BuildConfig, Precision, ProfileRange
 from runtimes.npz_file import read_npz, write_npz
 from runtimes.onnx_trt_ep_runtime import PRECISIONS
@@ -47,7 +47,7 @@ class InferReport(msgspec.Struct, frozen=True, kw_only=True):
 )
 @click.option("--outputs", "outputs_path", required=True, type=click.Path(path_type=Path), help=".npz to write")
 @click.option("--runtime", type=click.Choice(get_args(RuntimeName)), default="pytorch_fp16", show_default=True)
-@click.option("--device", type=click.Choice(get_args(Device)), default="cpu", show_default=True)
+@click.option("--device", type=click.Choice(get_args(Device)), help="of pytorch_fp16, by default cpu")
 @click.option("--provider", type=click.Choice(get_args(Provider)), help="of onnx_trt_ep, which has no default")
 @click.option(
     "--precision",
@@ -60,14 +60,16 @@ def infer(
     inputs_path: Path,
     outputs_path: Path,
     runtime: RuntimeName,
-    device: Device,
+    device: Device | None,
     provider: Provider | None,
     precision: Precision | None,
     as_json: bool,
 ) -> None:
     """Run MODEL (.onnx or .pt2) once on the arrays of an .npz file and write its outputs to another."""
-    config = C7InferenceConfig(runtime=runtime, device=device, provider=provider)
+    config = C7InferenceConfig(runtime=runtime, device=device or "cpu", provider=provider)
     check_runtime_config(config)
+    if device is not None:
+        check_named_device(config)
     check_source_kind(model, runtime)
     check_outputs_path(outputs_path, (model, inputs_path))
     inputs = read_npz(inputs_path)

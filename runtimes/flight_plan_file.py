@@ -22,7 +22,7 @@ from runtimes.flight_plan import (
     ProfileSection,
     ThermalSection,
 )
-from runtimes.inference_factory import check_runtime_config
+from runtimes.inference_factory import check_named_device, check_runtime_config
 from runtimes.path_text import decode_path
 from runtimes.store.engine_filename import check_model_name
 from runtimes.store.regular_file import read_regular_file
@@ -107,6 +107,8 @@ class _Plan:
         config = self._section("runtime", C7InferenceConfig, fields)
         try:
             check_runtime_config(config)
+            if "device" in fields:
+                check_named_device(config)
         except ConfigError as error:
             raise self._refusal("runtime", str(error)) from error
         for key in ("engine_dir", "storage_room_bytes", "timing_cache_dir"):

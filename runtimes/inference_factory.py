@@ -69,6 +69,17 @@ def check_runtime_config(config: C7InferenceConfig) -> None:
     check_tensorrt_section(config.tensorrt)
 
 
+def check_named_device(config: C7InferenceConfig) -> None:
+    """For a `device` that somebody wrote, and that is no default.
+
+    Raises ConfigError where runtime and provider run elsewhere: it would be passed over in silence.
+    """
+    expected = "cuda" if config.uses_gpu else "cpu"
+    if config.device != expected:
+        runs = config.runtime if config.provider is None else f"{config.runtime} with provider {config.provider}"
+        raise ConfigError(f"device: expected {expected} or none, because {runs} runs nowhere else, got {config.device}")
+
+
 def check_tensorrt_section(section: TensorrtSection) -> None:
     """Raises ConfigError for graphs together with activation memory that moves."""
     graphs = [model for model, listed in section.cuda_graphs.items() if listed]
