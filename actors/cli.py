@@ -32,6 +32,7 @@ from messages import (
 )
 from runtimes import HostTuple, RuntimeAvailability, build_inference_runtime, doctor_runtimes, read_flight_plan
 from runtimes import detect_host as detect_host_tuple
+from runtimes.host import NOT_INSTALLED
 from runtimes.measurements import PowerMode
 from runtimes.power_mode import detect_power_mode
 from runtimes.store.read_ahead import ReadAhead
@@ -74,10 +75,12 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
 @JSON
 def doctor(as_json: bool) -> None:
     """Say what this machine is, which runtimes can run here and why not, and whether its heat can be seen."""
+    runtimes = doctor_runtimes()
+    tensorrt = next((each.detail for each in runtimes if each.available and each.label == "tensorrt"), NOT_INSTALLED)
     diagnosis = Diagnosis(
-        host=detect_host_tuple("0"),
+        host=detect_host_tuple(NOT_INSTALLED, tensorrt=tensorrt),
         power=_power_mode(),
-        runtimes=doctor_runtimes(),
+        runtimes=runtimes,
         thermal=_describe_thermal(),
         permissions={node: _describe_access(node) for node in DEVICE_NODES if Path(node).exists()},
     )

@@ -182,6 +182,22 @@ def test_doctor_says_what_this_machine_is_and_why_a_runtime_cannot_run(capfd: py
     assert all(each["detail"] for each in runtimes.values())
 
 
+def test_doctor_shows_the_tensorrt_that_engines_are_bound_to() -> None:
+    """The doubles have no package that tells a version: TensorRT says it of itself, as to the engine's own record."""
+    doubles = Path(__file__).parents[1] / "doubles"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(doubles), str(doubles / "nvml")]),
+        "BUILD_ONNX_TRT_EP_RUNTIME": "OFF",
+        "BUILD_PYTORCH_FP16_RUNTIME": "OFF",
+    }
+    command = [sys.executable, "-m", "actors", "doctor", "--json"]
+    found = subprocess.run(command, env=environment, capture_output=True, timeout=120, check=True)  # noqa: S603
+    diagnosis = json.loads(found.stdout)
+    assert {each["label"]: each["available"] for each in diagnosis["runtimes"]}["tensorrt"]
+    assert diagnosis["host"]["tensorrt"] == "10.3.0"
+
+
 def test_a_signal_ends_a_command_as_ctrl_c_does(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], plan: Path
 ) -> None:
