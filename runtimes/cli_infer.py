@@ -18,7 +18,10 @@ from runtimes.config import C7InferenceConfig, Device, Provider, RuntimeName
 from runtimes.inference_factory import SOURCE_SUFFIX, build_inference_runtime, check_named_device, check_runtime_config
 from runtimes.inference_runtime import BuildConfig, Precision, ProfileRange
 from runtimes.npz_file import read_npz, write_npz
+from runtimes.onnx_model import audit_onnx
 from runtimes.onnx_trt_ep_runtime import PRECISIONS
+from runtimes.source_model import read_source
+from runtimes.tensor_check import check_inputs
 
 _RUNTIME_FOR: dict[str, str] = {
     ".onnx": "--runtime onnx_trt_ep --provider cpu (or cuda, or tensorrt), or --runtime tensorrt",
@@ -93,6 +96,9 @@ def run_once(
         runtime = build_inference_runtime(msgspec.structs.replace(config, engine_dir=Path(folder)))
         profile: tuple[ProfileRange, ...] = ()
         if "tensorrt" in (config.runtime, config.provider):  # built for given shapes: those that will be asked for
+            # Nobody gave a profile, so no error should speak of one; and a build may take hours.
+            taken = audit_onnx(read_source(model, suffix=model.suffix), "mixed").inputs
+            check_inputs(model.stem, taken, (), inputs, host_only=True)
             profile = tuple((name, array.shape, array.shape, array.shape) for name, array in inputs.items())
         began_ns = time.monotonic_ns()
         entry = runtime.compile_engine(model, BuildConfig(precision=precision, optimization_profiles=profile))
