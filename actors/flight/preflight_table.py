@@ -21,7 +21,7 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
     if verdict.engines:
         console.print()
         console.print(_timing_table(verdict))
-        console.print(_frame_line(verdict), highlight=False)
+        console.print(_frame_line(verdict), markup=False, highlight=False)
     for note in _notes(verdict):
         console.print(f"note: {note}", markup=False, highlight=False)
     console.print()

@@ -305,6 +305,7 @@ def test_every_figure_and_reason_is_readable_on_a_terminal(width: int, gpu: bool
 
 def test_a_go_ends_with_the_word() -> None:
     assert printed(judged(engine()), 80).rstrip().endswith("GO")
+    assert "the plan has no [frames], so there is no period" in printed(judged(engine(), period_ms=math.inf), 120)
 
 
 def test_the_verdict_in_json_is_the_same_as_on_the_screen() -> None:
