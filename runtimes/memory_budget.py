@@ -75,13 +75,23 @@ def plan_memory(
     *,
     reserve_mb: int,
     read_ahead_bytes: int = READ_AHEAD_LIMIT_BYTES,
+    share_activation_memory: bool = False,
 ) -> MemoryBudget:
-    """Pure. `entries` in the order of loading; `read_ahead_bytes` bounds the files that are read before their turn."""
+    """Pure. `entries` in the order of loading; `read_ahead_bytes` bounds the files that are read before their turn.
+
+    With `share_activation_memory` the one block is in no engine's measurement, because it was there before: it counts
+    as load of each engine that needs a larger one, and the former block is there until that one is.
+    """
     steps: list[LoadStep] = []
-    resident = device_resident = 0
+    resident = device_resident = block_bytes = 0
+    on_device = available.device_bytes is not None
     left_bytes = sum(entry.engine_size_bytes for entry in entries)
     for entry in entries:
-        use = entry.memory or _estimate(entry.engine_size_bytes, on_device=available.device_bytes is not None)
+        use = entry.memory or _estimate(entry.engine_size_bytes, on_device=on_device)
+        former_block_bytes = 0
+        if share_activation_memory and _activation_bytes(entry) > block_bytes:
+            former_block_bytes, block_bytes = block_bytes, _activation_bytes(entry)
+            use = _with_load(use, block_bytes - former_block_bytes, on_device=on_device)
         left_bytes -= entry.engine_size_bytes
         buffer_bytes = entry.engine_size_bytes + min(read_ahead_bytes, left_bytes)
         resident += use.load_bytes + use.run_bytes
@@ -92,10 +102,10 @@ def plan_memory(
                 buffer_bytes=buffer_bytes,
                 load_bytes=use.load_bytes,
                 run_bytes=use.run_bytes,
-                peak_bytes=buffer_bytes + resident,
+                peak_bytes=buffer_bytes + resident + (0 if on_device else former_block_bytes),
                 device_load_bytes=use.device_load_bytes,
                 device_run_bytes=use.device_run_bytes,
-                device_peak_bytes=device_resident,
+                device_peak_bytes=device_resident + (former_block_bytes if on_device else 0),
                 estimated=entry.memory is None,
             )
         )
@@ -172,6 +182,16 @@ def _estimate(file_bytes: int, *, on_device: bool) -> MemoryUse:
     return MemoryUse(
         load_bytes=file_bytes, run_bytes=file_bytes, device_load_bytes=device_bytes, device_run_bytes=device_bytes
     )
+
+
+def _activation_bytes(entry: EngineCacheEntry) -> int:
+    return 0 if entry.build is None else max(entry.build.activation_bytes, default=0)
+
+
+def _with_load(use: MemoryUse, more_bytes: int, *, on_device: bool) -> MemoryUse:
+    if on_device:
+        return msgspec.structs.replace(use, device_load_bytes=use.device_load_bytes + more_bytes)
+    return msgspec.structs.replace(use, load_bytes=use.load_bytes + more_bytes)
 
 
 def mib(amount_bytes: int) -> str:

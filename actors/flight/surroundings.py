@@ -64,7 +64,12 @@ def check_memory(plan: FlightPlan, entries: Mapping[str, EngineCacheEntry], *, i
 
 def _reckon(plan: FlightPlan, entries: Mapping[str, EngineCacheEntry]) -> MemoryBudget:
     available = read_available_memory(plan.runtime)
-    return plan_memory(load_order(plan, entries), available, reserve_mb=plan.flight.memory_reserve_mb)
+    return plan_memory(
+        load_order(plan, entries),
+        available,
+        reserve_mb=plan.flight.memory_reserve_mb,
+        share_activation_memory=plan.runtime.tensorrt.share_activation_memory,
+    )
 
 
 def _check_folder(folder: Path, key: str) -> None:

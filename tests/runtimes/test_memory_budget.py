@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from messages import TakeoffRefusedError
 from runtimes.available_memory import AvailableMemory
+from runtimes.build_report import BuildReport
 from runtimes.fake_runtime import FakeRuntime
 from runtimes.fake_steps import returns
 from runtimes.inference_runtime import EngineCacheEntry
@@ -53,6 +54,37 @@ def peaks_mb(budget: MemoryBudget) -> list[int]:
 def test_each_engine_has_its_file_beside_it_only_until_it_is_loaded() -> None:
     budget = plan(engine("a", 100, 150, 50), engine("b", 10, 20, 30))
     assert peaks_mb(budget) == [100 + 150 + 50, (150 + 50) + 10 + 20 + 30]
+
+
+def with_activations(entry: EngineCacheEntry, activation_mb: int) -> EngineCacheEntry:
+    report = BuildReport(
+        builder="api",
+        tensorrt="10.3.0",
+        strongly_typed=False,
+        optimization_level=3,
+        flags=(),
+        activation_bytes=(activation_mb * MIB,),
+    )
+    return msgspec.structs.replace(entry, build=report)
+
+
+def sharing(*entries: EngineCacheEntry, gpu_mb: int | None = None) -> MemoryBudget:
+    available = AvailableMemory(host_bytes=8000 * MIB, device_bytes=None if gpu_mb is None else gpu_mb * MIB)
+    return plan_memory(entries, available, reserve_mb=256, read_ahead_bytes=0, share_activation_memory=True)
+
+
+def test_the_block_that_engines_share_counts_once_and_twice_while_a_larger_one_takes_its_place() -> None:
+    engines = [with_activations(engine(name, 1, 10), mb) for name, mb in (("a", 300), ("b", 200), ("c", 500))]
+    assert peaks_mb(sharing(*engines)) == [1 + 10 + 300, 1 + 20 + 300, 1 + 30 + 500 + 300]
+    assert [step.load_bytes // MIB for step in sharing(*engines).steps] == [310, 10, 210]
+    assert peaks_mb(plan(*engines)) == [11, 21, 31], "an engine's own activations are in its measurement"
+
+
+def test_the_block_that_engines_share_lies_on_a_gpu_that_has_memory_of_its_own() -> None:
+    engines = [with_activations(engine(name, 1, 10, device_mb=(20, 5)), mb) for name, mb in (("a", 300), ("b", 500))]
+    budget = sharing(*engines, gpu_mb=1000)
+    assert peaks_mb(budget) == [11, 21]
+    assert [step.device_peak_bytes // MIB for step in budget.steps] == [25 + 300, 50 + 500 + 300]
 
 
 def test_a_large_engine_is_dearest_when_it_loads_last() -> None:

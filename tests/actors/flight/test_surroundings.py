@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
+import msgspec
 import pytest
 from loguru import logger
 
@@ -12,6 +14,10 @@ from actors.__main__ import main
 from actors.flight.surroundings import check_memory, check_surroundings, load_order, memory_budget
 from messages import ConfigError, MonotonicClock, RuntimeNotAvailableError, TakeoffRefusedError
 from runtimes import FakeRuntime, FlightPlan, read_flight_plan, returns
+from runtimes.available_memory import AvailableMemory
+from runtimes.build_report import BuildReport
+from runtimes.measurements import MemoryUse
+from runtimes.memory_budget import MIB
 
 FRAMES = '[frames]\nsource = "eyes:Camera"\nrate_hz = 3.0\n'
 MODULE = """
@@ -105,6 +111,31 @@ def test_a_takeoff_whose_engines_leave_no_reserve_is_refused(folder: Path) -> No
     check_memory(reserving(folder, 0), FAKE.entries(), in_the_air=False)
     with pytest.raises(TakeoffRefusedError, match=r"memory_reserve_mb.*available are \d+ MiB: \d+ MiB are missing"):
         check_memory(reserving(folder, 10**9), FAKE.entries(), in_the_air=False)
+
+
+def test_the_block_that_engines_share_is_reckoned_where_the_plan_has_them_share_one(
+    trt: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    available = AvailableMemory(host_bytes=8000 * MIB, device_bytes=8000 * MIB)
+    monkeypatch.setattr("actors.flight.surroundings.read_available_memory", lambda _config: available)
+    report = BuildReport(
+        builder="api",
+        tensorrt="10.3.0",
+        strongly_typed=False,
+        optimization_level=3,
+        flags=(),
+        activation_bytes=(700 * MIB,),
+    )
+    use = MemoryUse(load_bytes=MIB, run_bytes=0, device_load_bytes=10 * MIB)
+    entries = {name: msgspec.structs.replace(entry, build=report, memory=use) for name, entry in FAKE.entries().items()}
+    peaks = []
+    for sharing in ("false", "true"):
+        reserving(folder, 0)
+        text = (folder / "flight.toml").read_text().replace('"onnx_trt_ep"\nprovider = "cpu"', '"tensorrt"')
+        (folder / "flight.toml").write_text(f"{text}[runtime.tensorrt]\nshare_activation_memory = {sharing}\n")
+        plan = read_flight_plan(folder / "flight.toml")
+        peaks.append([step.device_peak_bytes // MIB for step in memory_budget(plan, entries).steps])
+    assert peaks == [[10, 20, 30], [710, 720, 730]]
 
 
 @needs_onnxruntime
