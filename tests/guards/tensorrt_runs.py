@@ -164,6 +164,8 @@ GUARDS = (
         (
             _TESTS + "test_execution_faults.py"
             "::test_an_input_that_is_not_given_away_is_refused_by_name_and_nothing_is_under_way",
+            _TESTS + "test_activation_memory.py"
+            "::test_whoever_ran_in_shared_memory_leaves_nothing_under_way_in_it_whichever_wait_fails",
         ),
     ),
     Guard(

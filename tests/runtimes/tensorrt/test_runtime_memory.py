@@ -114,6 +114,27 @@ def test_a_run_under_way_at_a_release_ends_well_and_gives_the_memory_back(
     assert device.live() == before
 
 
+def test_a_run_under_way_at_a_suspension_ends_well_before_its_memory_goes(
+    make_runtime: MakeRuntime, entry: EngineCacheEntry, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = make_runtime()
+    handle = runtime.deserialize_engine(entry)
+    expected = np.asarray(runtime.infer(handle, arrays())["descriptor"])
+    run = Execution.run
+    under_way: list[int] = []
+
+    def suspended_meanwhile(execution: Execution, inputs: Any) -> Any:
+        runtime.suspend_engine(handle)
+        under_way.append(len(device.live()))
+        return run(execution, inputs)
+
+    monkeypatch.setattr(Execution, "run", suspended_meanwhile)
+    np.testing.assert_array_equal(np.asarray(runtime.infer(handle, arrays())["descriptor"]), expected)
+    monkeypatch.undo()
+    assert len(device.live()) < under_way[0]
+    runtime.release_engine(runtime.resume_engine(handle))
+
+
 def test_a_sticky_error_is_the_devices_and_the_release_says_it_too(
     make_runtime: MakeRuntime, entry: EngineCacheEntry, device: Device
 ) -> None:

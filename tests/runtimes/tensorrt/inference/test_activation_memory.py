@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,9 +13,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, rule, run_state_machine_as_test
 
-from messages import DeviceFaultError, InferenceError, OutOfMemoryError
+from messages import C7Error, DeviceFaultError, InferenceError, OutOfMemoryError
 from runtimes.cuda.port import Cuda, DeviceMemory
-from runtimes.tensorrt.inference.activation_memory import ActivationMemory
+from runtimes.tensorrt.inference.activation_memory import TURN_TIMEOUT_S, ActivationMemory
+from tests.runtimes.tensorrt import models
+from tests.runtimes.tensorrt.engines import ROWS, Ready
 
 if TYPE_CHECKING:
     from tests.doubles.cuda.double import Device
@@ -176,6 +179,39 @@ def test_a_run_that_raises_lets_the_next_one_in(activations: ActivationMemory) -
     with activations.running("vpr", timeout_s=0) as (_, size):
         assert size == 64
     activations.leave("vpr", 64)
+
+
+class Watched(ActivationMemory):
+    """Remembers how much was under way on the device when whoever ran in it was done."""
+
+    def __init__(self, cuda: Cuda, device: Device) -> None:
+        super().__init__(cuda)
+        self._device = device
+        self.under_way: list[int] = []
+
+    @contextmanager
+    def running(self, subject: str, *, timeout_s: float = TURN_TIMEOUT_S) -> Iterator[tuple[int, int]]:
+        try:
+            with super().running(subject, timeout_s=timeout_s) as scratch:
+                yield scratch
+        finally:
+            self.under_way.append(self._device.queued())
+
+
+def test_whoever_ran_in_shared_memory_leaves_nothing_under_way_in_it_whichever_wait_fails(
+    ready: Ready, cuda: Cuda, device: Device
+) -> None:
+    shared = Watched(cuda, device)
+    for after in range(20):
+        device.fail("cudaStreamSynchronize", 1, after=after)
+        try:
+            ready(models.dynamic(), ROWS, graphs=[{"x": (2, 3)}], activations=shared)
+        except C7Error:
+            continue
+        break
+    device._failures.clear()
+    assert after >= 4, "three runs of the warm-up wait, and so does the one before a capture"
+    assert set(shared.under_way) == {0}
 
 
 class HostBlock:

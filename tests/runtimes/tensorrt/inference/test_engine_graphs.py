@@ -227,6 +227,15 @@ def test_what_is_wrong_with_memory_or_device_in_a_capture_stays_what_it_is(
     assert device.live() == before
 
 
+def test_a_device_that_is_lost_in_a_capture_is_found_behind_other_words(
+    ready: Ready, device: Device, core: Core
+) -> None:
+    core.fail("execute_async_v3", WORDS, after=4)
+    device.fail("cudaMemsetAsync", 700)  # which is how the device is asked whether it answers
+    with pytest.raises(DeviceFaultError, match=r"it was found after: m: no CUDA graph at x \[2, 3\]"):
+        ready(models.dynamic(), ROWS, graphs=LISTED)
+
+
 def test_a_capture_waits_no_longer_than_it_is_given_for_another(
     ready: Ready, device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:

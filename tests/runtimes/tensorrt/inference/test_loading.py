@@ -44,6 +44,21 @@ def test_an_engine_says_what_it_takes_and_gives_and_listens_under_its_models_nam
     assert loaded.engine.error_recorder is loaded.reports.recorder
 
 
+def test_an_engine_has_the_recorder_though_it_took_none_of_its_runtime(
+    load: Load, trt: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    native = trt.Runtime.deserialize_cuda_engine
+
+    def takes_none(runtime: Any, data: Any) -> Any:
+        engine = native(runtime, data)
+        engine.error_recorder = None
+        return engine
+
+    monkeypatch.setattr(trt.Runtime, "deserialize_cuda_engine", takes_none)
+    loaded = load(models.static())
+    assert loaded.engine.error_recorder is loaded.reports.recorder
+
+
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_bytes_are_loaded_whatever_holds_them(loader: EngineLoader, make_plan: MakePlan, kind: Any) -> None:
     assert loader.load("m.engine", "m", kind(make_plan(models.static()))).io[0].name == "image"

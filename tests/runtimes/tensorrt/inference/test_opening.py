@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,28 @@ def test_a_tensorrt_that_makes_no_runtime_is_not_available(
         RuntimeNotAvailableError, match=r"^tensorrt: TensorRT 10\.3\.0 makes no runtime on cuda:0: Error"
     ):
         EngineLoader(trt, log, cuda)
+
+
+def test_a_thread_that_makes_a_runtime_has_chosen_its_device(
+    trt: ModuleType,
+    log: TensorrtLog,
+    cuda: Cuda,
+    device: Device,
+    monkeypatch: pytest.MonkeyPatch,
+    on_thread: Callable[[Callable[[], Any]], Any],
+) -> None:
+    """Without it CUDA takes device 0."""
+    native = trt.Runtime
+    chosen: list[bool] = []
+
+    def counted(logger: Any) -> Any:
+        chosen.append("cudaSetDevice" in device.calls)
+        return native(logger)
+
+    monkeypatch.setattr(trt, "Runtime", counted)
+    device.calls.clear()
+    on_thread(lambda: EngineLoader(trt, log, cuda))
+    assert chosen == [True]
 
 
 def test_a_runtime_around_a_wild_pointer_is_refused_and_never_touched_or_destroyed(
