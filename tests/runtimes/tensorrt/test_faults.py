@@ -54,6 +54,12 @@ def test_what_is_said_of_memory_and_device_is_told_apart_in_a_build_a_load_and_a
         assert text[:60] in str(error)
 
 
+@pytest.mark.parametrize("text", [text for text, kind in RESOURCES if kind is OutOfMemoryError])
+def test_memory_that_a_build_lacks_is_no_reason_to_fly_fewer_engines(text: str) -> None:
+    assert "for this build; end what else uses it, or lower workspace_mb" in str(error_of_build("m.onnx", said(text)))
+    assert "fly fewer or smaller engines" in str(error_of_load("m.engine", said(text)))
+
+
 OTHERS = [
     "Error Code 3: API Usage Error (Parameter check failed, condition: allInputDimensionsSpecified(routine).)",
     "Error Code 4: Internal Error (Could not find any implementation for node {ForeignNode[a...b]}.)",
