@@ -82,8 +82,8 @@ def error_of_build(subject: str, lines: Iterable[LogLine], recorded: Iterable[Re
     found = _of_resource(subject, report)
     if isinstance(found, OutOfMemoryError):
         return OutOfMemoryError(
-            f"{subject}: {report.words}: the device has too little free memory for this build; end what else uses it, or"
-            " lower workspace_mb"
+            f"{subject}: {report.words}: the device has too little free memory for this build; end what else uses it,"
+            " or lower workspace_mb"
         )
     return found or EngineBuildError(
         f"{subject}: TensorRT made no engine: {report.words}; change the model, its precision or workspace_mb"
