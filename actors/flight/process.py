@@ -39,7 +39,14 @@ from messages import (
     MonotonicClock,
     describe_error,
 )
-from runtimes import EngineCacheEntry, FlightPlan, Generation, build_inference_runtime, write_atomically
+from runtimes import (
+    EngineCacheEntry,
+    FlightPlan,
+    Generation,
+    InferenceRuntime,
+    build_inference_runtime,
+    write_atomically,
+)
 from runtimes.available_memory import read_available_memory
 from runtimes.store.engine_artifact import ReadEngine
 from runtimes.store.read_ahead import ReadAhead
@@ -180,7 +187,7 @@ class _FlightProcess:
         plan = self._plan
         snapshot = ThermalSnapshot(self._clock, stale_after_ns(plan.thermal.period_s))
         return supervise(
-            build_inference_runtime(plan.runtime, snapshot, read),
+            self._runtime(snapshot, read),
             entries,
             priorities={model: plan.models[model].priority for model in entries},
             self_test_tolerances={model: plan.models[model].self_test_tolerance for model in entries},
@@ -197,6 +204,18 @@ class _FlightProcess:
             available_memory=lambda: read_available_memory(plan.runtime),
             on_restart_needed=stop.post,
         )
+
+    def _runtime(self, snapshot: ThermalSnapshot, read: ReadEngine) -> InferenceRuntime:
+        try:
+            return build_inference_runtime(self._plan.runtime, snapshot, read)
+        except ConfigError:
+            raise
+        except C7Error as error:
+            if not self._in_the_air:
+                raise
+            # A driver that comes up after this process, or memory of the life before that is not back yet: a refusal
+            # would be the last start, and nobody is there to read it.
+            raise RestartNeededError(f"{describe_error(error)}; start the flight process again") from error
 
     def _frame_loop(self, supervision: Supervision, entries: Mapping[str, EngineCacheEntry]) -> FrameLoop | None:
         plan = self._plan

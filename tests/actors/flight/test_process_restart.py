@@ -128,3 +128,26 @@ def test_a_process_whose_engine_hangs_settles_everything_ends_with_75_and_is_rec
     answered = [each.request_id for each in first if isinstance(each, InferCompleted | InferRejected)]
     assert sorted(asked) == sorted(answered), "one outcome each, those of the engine that hangs included"
     assert any(isinstance(each, InferCompleted) and each.model == "spins" for each in second)
+
+
+def test_a_runtime_that_cannot_run_refuses_a_takeoff_and_has_a_recovery_started_again(
+    plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = "BUILD_ONNX_TRT_EP_RUNTIME"
+    monkeypatch.setenv(flag, "OFF")
+    with Child(["fly", str(plan)], tmp_path / "refused.log", awaits=FLIES) as life:
+        assert life.wait(WAIT_S) == 1
+    monkeypatch.delenv(flag)
+    with Child(["fly", str(plan)], tmp_path / "flown.log", awaits=FLIES) as life:
+        life.wait_until_said(WAIT_S)
+        assert main(["declare", "airborne", "--flight", str(plan)]) == 0
+        assert life.terminate(WAIT_S) == 0
+    monkeypatch.setenv(flag, "OFF")
+    with Child(["fly", str(plan)], tmp_path / "down.log", awaits=FLIES) as life:
+        assert life.wait(WAIT_S) == RESTART_ME
+        assert f"{flag}=OFF" in life.tail
+        assert "start the flight process again" in life.tail
+    monkeypatch.delenv(flag)
+    with Child(["fly", str(plan)], tmp_path / "recovered.log", awaits=READY) as life:
+        life.wait_until_said(WAIT_S)
+        assert life.terminate(WAIT_S) == 0
