@@ -28,6 +28,8 @@ _TEXT_MAX_CHARS = 300
 class Tensor(Protocol):
     @property
     def name(self) -> str: ...
+    @property
+    def dtype(self) -> object: ...
 
 
 class Layer(Protocol):
@@ -45,7 +47,6 @@ class Layer(Protocol):
     @property
     def num_outputs(self) -> int: ...
     def get_output(self, index: int) -> Tensor | None: ...
-    def get_output_type(self, index: int) -> object: ...
 
 
 class NetworkInput(Protocol):
@@ -186,7 +187,9 @@ def hold_to_fp32(trt: ModuleType, network: Network, nodes: Iterable[str]) -> tup
         if beside <= held:
             break
         held |= beside
-    floating = [layers[index] for index in sorted(held) if layers[index].get_output_type(0) == trt.float32]
+    # The tensor's type: get_output_type says float of a layer on INT64 too (`NvInfer.h` of 10.3, getOutputType).
+    outputs = [(layers[index], layers[index].get_output(0)) for index in sorted(held)]
+    floating = [layer for layer, output in outputs if output is not None and output.dtype == trt.float32]
     for layer in floating:
         layer.precision = trt.float32
     return tuple(layer.name for layer in floating)

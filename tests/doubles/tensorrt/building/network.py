@@ -138,7 +138,11 @@ class ILayer(Product):
         self._precision = None
 
     def get_output_type(self, index: int) -> DataType:
-        return self._types.get(index, self._outputs[index].dtype)
+        """`NvInfer.h`, ILayer::getOutputType: "If no precision has been set, DataType::kFLOAT will be returned, unless
+        the output type is inherently DataType::kINT32." Of INT64 and BOOL it says nothing else.
+        """
+        inherent = DataType.INT32 if self._outputs[index].dtype is DataType.INT32 else DataType.FLOAT
+        return self._types.get(index, inherent)
 
     def set_output_type(self, index: int, dtype: DataType) -> None:
         if not self._rejected("setOutputType"):
