@@ -15,7 +15,10 @@ GUARDS = (
         _BUILDING + "builder_config.py",
         "    if found != expected or (",
         "    if (",
-        (_TESTS + "test_build_precisions.py::test_a_configuration_that_a_tool_changed_is_refused_before_the_build",),
+        (
+            _TESTS + "test_build_precisions.py::test_a_configuration_that_a_tool_changed_is_refused_before_the_build",
+            _TESTS + "test_builder_config.py::test_whatever_a_tool_made_of_a_recipe_beside_it_is_refused",
+        ),
     ),
     Guard(
         36,

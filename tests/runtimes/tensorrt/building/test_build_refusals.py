@@ -146,9 +146,7 @@ def test_a_full_disk_is_told_with_the_folder_and_what_needs_room_there(
         bench.build(descriptor())
 
 
-def test_polygraphy_that_is_missing_or_turned_elsewhere_is_refused_by_name(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_polygraphy_that_is_missing_is_refused_by_name(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> Any:
         raise ImportError(name)
 

@@ -12,7 +12,7 @@ from messages import EngineBuildError
 from runtimes.build_report import BuilderName
 from runtimes.cuda.port import Cuda
 from runtimes.store.sha256_sidecar import sha256_of
-from runtimes.tensorrt.building.timings import TIMING_FILE, TIMING_MAX_BYTES
+from runtimes.tensorrt.building.timings import TIMING_FILE, TIMING_MAX_BYTES, attach_timings
 from runtimes.tensorrt.log import TensorrtLog
 from tests.runtimes.tensorrt.building.builds import Bench, descriptor, put_trtexec_first
 
@@ -86,6 +86,18 @@ def test_the_timings_of_another_device_are_dropped_with_a_note(
         "tensorrt.timing: the timings of former builds are another device's; all is timed anew"
     )
     assert b"another board" not in (timings / TIMING_FILE).read_bytes()
+
+
+def test_timings_of_another_device_are_attached_to_no_build(
+    bench: Bench, timings: Path, core: Core, trt: ModuleType
+) -> None:
+    core.device = "another board"
+    bench.build(descriptor(), timing_cache_dir=timings)
+    core.device = "double"
+    builder = trt.Builder(bench.log)
+
+    with pytest.raises(EngineBuildError, match="TensorRT does not take its own timing cache"):
+        attach_timings(builder.create_builder_config(), (timings / TIMING_FILE).read_bytes())
 
 
 def test_timings_that_cannot_be_read_are_dropped_with_a_note_and_written_anew(bench: Bench, timings: Path) -> None:

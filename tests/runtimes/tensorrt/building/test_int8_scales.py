@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from messages import CalibrationCacheError, EngineBuildError, TensorSpec
+from runtimes.calibration.cache import CalibrationCache
 from runtimes.inference_runtime import BuildConfig
 from runtimes.source_model import SourceModel
 from runtimes.store.sha256_sidecar import sha256_of
@@ -90,6 +91,15 @@ def test_a_floating_input_without_a_scale_is_refused_in_a_new_table(tmp_path: Pa
 
     with pytest.raises(EngineBuildError, match="expected a scale for each input, found none for image: zero in every"):
         made.cache_of(b"TRT-100300-EntropyCalibration2\nhidden: 3c010a14\n" + line)
+
+
+def test_a_former_table_without_an_inputs_scale_is_not_trusted(tmp_path: Path) -> None:
+    path = dataset(tmp_path / "d")
+    lacking = CalibrationCache(scales(path).binding, b"TRT-100300-EntropyCalibration2\nhidden: 3c010a14\n")
+    (tmp_path / "former").write_bytes(lacking.encode())
+
+    with pytest.raises(CalibrationCacheError, match="expected a scale for each input, found none for image: zero in"):
+        scales(path, tmp_path / "former")
 
 
 @pytest.mark.parametrize("table", [b"", b"nonsense\n", b"TRT-100300-MinMaxCalibration\nimage: 3c010a14\n"])
