@@ -44,6 +44,10 @@ class EngineLoader:
         self._log = log
         self._cuda = cuda
         self._runtime = _open_runtime(trt, log, cuda)
+        # One for all loads: 10.3's binding keeps whatever a runtime was ever given (python/src/infer/pyCore.cpp,
+        # keep_alive of error_recorder, tag v10.3.0), and a flight may load for hours.
+        self._reports = EngineReports(trt, log, "tensorrt")
+        self._runtime.error_recorder = self._reports.recorder
 
     def load(self, subject: str, model: str, plan: bytes, *, timeout_s: float = TURN_TIMEOUT_S) -> LoadedEngine:
         """Deserialise exactly these bytes. `subject` names the file in errors, `model` names the engine in those of
@@ -67,18 +71,17 @@ class EngineLoader:
 
     def _deserialized(self, subject: str, model: str, plan: bytes) -> LoadedEngine:
         self._cuda.make_current()
-        reports = EngineReports(self._trt, self._log, subject)
-        self._runtime.error_recorder = reports.recorder
-        with reports.listening(this_thread_only=False):
+        self._reports.subject = subject
+        with self._reports.listening(this_thread_only=False):
             # A view of its own: 10.3's binding counts references to the buffer it is given without the interpreter's
             # lock (python/src/infer/pyCore.cpp, call_guard of deserialize_cuda_engine, tag v10.3.0), and nobody else
             # has this one.
             engine = self._runtime.deserialize_cuda_engine(memoryview(plan))
-            if engine is None or reports.recorder.recorded.count():
-                raise reports.error_of_load()
+            if engine is None or self._reports.recorder.recorded.count():
+                raise self._reports.error_of_load()
+        reports = EngineReports(self._trt, self._log, model)
         engine.error_recorder = reports.recorder
         io = describe_io(self._trt, engine, subject)
-        reports.subject = model
         return LoadedEngine(engine, io, reports)
 
 

@@ -19,7 +19,7 @@ _WHERE = "IRuntime::deserializeCudaEngine"
 
 
 class Runtime(metaclass=Bound):
-    __slots__ = ("__weakref__", "_host_code", "_initialised", "_logger", "_recorder", "_wild")
+    __slots__ = ("__weakref__", "_host_code", "_initialised", "_kept", "_logger", "_recorder", "_wild")
 
     def __init__(self, logger: ILogger) -> None:
         if not isinstance(logger, ILogger):
@@ -31,6 +31,7 @@ class Runtime(metaclass=Bound):
         DEVICE.require_bound("Runtime()")
         self._logger = logger
         self._recorder: Any = None
+        self._kept: list[Any] = []
         self._host_code = False
         self._initialised = True
         if DEVICE.error_code:
@@ -75,9 +76,13 @@ class Runtime(metaclass=Bound):
 
     @error_recorder.setter
     def error_recorder(self, recorder: Any) -> None:
+        """The binding keeps each that was ever set for as long as the runtime lives (py::keep_alive<1, 2> of
+        `python/src/infer/pyCore.cpp`, tag v10.3.0).
+        """
         require_recorder(recorder)
         self._require_native("error_recorder")
         self._recorder = recorder
+        self._kept.append(recorder)
 
     def deserialize_cuda_engine(self, serialized_engine: Any) -> ICudaEngine | None:
         """ "If an error recorder has been set for the runtime, it will also be passed to the engine." """

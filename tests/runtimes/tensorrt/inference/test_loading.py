@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import weakref
 from collections.abc import Callable
@@ -42,6 +43,13 @@ def test_an_engine_says_what_it_takes_and_gives_and_listens_under_its_models_nam
     ]
     assert loaded.reports.subject == "m"
     assert loaded.engine.error_recorder is loaded.reports.recorder
+
+
+def test_what_an_engine_reports_to_goes_with_it(load: Load) -> None:
+    """The binding keeps what a runtime is given, and engines are loaded for as long as a flight lasts."""
+    recorders = [weakref.ref(load(models.static()).reports.recorder) for _ in range(3)]
+    gc.collect()
+    assert [recorder() for recorder in recorders] == [None] * 3
 
 
 def test_an_engine_has_the_recorder_though_it_took_none_of_its_runtime(
