@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from messages import RuntimeNotAvailableError
+from messages import DeviceContextError, DeviceFaultError, RuntimeNotAvailableError
 from runtimes.cuda.calls import CudaCalls
 from runtimes.cuda.memory import CudaMemory, CudaPinnedMemory
 from runtimes.cuda.port import Cuda
@@ -95,7 +95,15 @@ class _CudaDevice:
         return self._index
 
     def make_current(self) -> None:
-        self._calls.call("cudaSetDevice", self._index)
+        try:
+            self._calls.call("cudaSetDevice", self._index)
+        except DeviceContextError as error:
+            # This is the call that makes a context where there is none (Runtime API manual, cudaSetDevice, CUDA 12):
+            # one that it cannot make anew is lost to this process.
+            raise DeviceFaultError(
+                f"{self._calls.subject}: cudaSetDevice: the device's context is destroyed, and no new one can be made"
+                " in this process: start the process again"
+            ) from error
 
     def memory(self) -> tuple[int, int]:
         self.make_current()

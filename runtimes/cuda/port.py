@@ -116,7 +116,10 @@ class Cuda(Protocol):
     def index(self) -> int: ...
 
     def make_current(self) -> None:
-        """Bind the device to the calling thread. Each thread does so before another library works on it."""
+        """Bind the device to the calling thread. Each thread does so before another library works on it.
+
+        Raises DeviceFaultError where the context is destroyed, and no new one can be made in this process.
+        """
 
     def memory(self) -> tuple[int, int]:
         """(free, total) bytes of the device. On a Jetson free leaves out what the system could reclaim."""

@@ -203,10 +203,15 @@ def test_after_a_sticky_error_every_call_and_every_check_fails(
             call()
 
 
-def test_a_lost_context_is_told_apart_from_a_dead_device(cuda: Cuda, device: Device) -> None:
+def test_a_lost_context_that_cannot_be_made_anew_is_a_device_that_is_dead_to_this_process(
+    cuda: Cuda, path: Path, device: Device
+) -> None:
     device.poison(709)
     with pytest.raises(DeviceContextError, match="load all its engines again"):
-        cuda.check()
+        path.stream.synchronize()
+    for call in (cuda.make_current, cuda.check, cuda.memory):
+        with pytest.raises(DeviceFaultError, match=r"no new one can be made in this process: start the process again"):
+            call()
 
 
 @pytest.mark.parametrize("code", [1, 2, 701])
