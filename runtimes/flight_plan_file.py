@@ -22,7 +22,7 @@ from runtimes.flight_plan import (
     ProfileSection,
     ThermalSection,
 )
-from runtimes.inference_factory import check_named_device, check_runtime_config
+from runtimes.inference_factory import check_named_device, check_runtime_config, is_calibrated
 from runtimes.path_text import decode_path
 from runtimes.store.engine_filename import check_model_name
 from runtimes.store.regular_file import read_regular_file
@@ -181,6 +181,12 @@ class _Plan:
         if lightglue is not None and lightglue not in plan.models:
             raise self._refusal("flight", f"lightglue: {_expected_model(plan.models, lightglue)}")
         for name, model in plan.models.items():
+            if model.calibration_dataset is not None and not is_calibrated(model.precision, plan.runtime.runtime):
+                raise self._refusal(
+                    f"models.{_quoted(name)}",
+                    f"calibration_dataset: expected none, because {plan.runtime.runtime} calibrates nothing for"
+                    f' precision = "{model.precision}"; leave it out, or give the precision that is calibrated on it',
+                )
             for consumer in model.consumers:
                 if consumer not in plan.consumers:
                     known = ", ".join(plan.consumers) or "none"

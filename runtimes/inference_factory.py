@@ -8,7 +8,7 @@ from messages.errors import ConfigError, RuntimeNotAvailableError
 from messages.thermal import ThermalFeed
 from runtimes.build_flags import read_build_flag
 from runtimes.config import C7InferenceConfig, RuntimeName, TensorrtSection
-from runtimes.inference_runtime import InferenceRuntime
+from runtimes.inference_runtime import InferenceRuntime, Precision
 from runtimes.store.engine_artifact import ReadEngine, read_verified
 
 _RUNTIME_TO_BUILD_FLAG: dict[RuntimeName, str] = {
@@ -19,6 +19,11 @@ _RUNTIME_TO_BUILD_FLAG: dict[RuntimeName, str] = {
 
 SOURCE_SUFFIX: dict[RuntimeName, str] = {"tensorrt": ".onnx", "onnx_trt_ep": ".onnx", "pytorch_fp16": ".pt2"}
 """Which source models a runtime compiles."""
+
+
+def is_calibrated(precision: Precision, runtime: RuntimeName) -> bool:
+    """Whether a build of this precision uses a calibration dataset: TensorRT calibrates `mixed` too, if given one."""
+    return precision == "int8" or (precision == "mixed" and runtime == "tensorrt")
 
 
 def build_inference_runtime(

@@ -79,8 +79,8 @@ def plan_memory(
 ) -> MemoryBudget:
     """Pure. `entries` in the order of loading; `read_ahead_bytes` bounds the files that are read before their turn.
 
-    With `share_activation_memory` the one block is in no engine's measurement, because it was there before: it counts
-    as load of each engine that needs a larger one, and the former block is there until that one is.
+    An engine is measured with activation memory of its own. With `share_activation_memory` there is one block instead:
+    it counts as load of each engine that needs a larger one, and the former block is there until that one is.
     """
     steps: list[LoadStep] = []
     resident = device_resident = block_bytes = 0
@@ -89,9 +89,12 @@ def plan_memory(
     for entry in entries:
         use = entry.memory or _estimate(entry.engine_size_bytes, on_device=on_device)
         former_block_bytes = 0
-        if share_activation_memory and _activation_bytes(entry) > block_bytes:
-            former_block_bytes, block_bytes = block_bytes, _activation_bytes(entry)
-            use = _with_load(use, block_bytes - former_block_bytes, on_device=on_device)
+        if share_activation_memory:
+            own_bytes = _activation_bytes(entry)
+            more_bytes = max(0, own_bytes - block_bytes)
+            former_block_bytes = block_bytes if more_bytes else 0
+            block_bytes += more_bytes
+            use = _with_load(use, more_bytes - own_bytes, on_device=on_device)
         left_bytes -= entry.engine_size_bytes
         buffer_bytes = entry.engine_size_bytes + min(read_ahead_bytes, left_bytes)
         resident += use.load_bytes + use.run_bytes
@@ -190,8 +193,8 @@ def _activation_bytes(entry: EngineCacheEntry) -> int:
 
 def _with_load(use: MemoryUse, more_bytes: int, *, on_device: bool) -> MemoryUse:
     if on_device:
-        return msgspec.structs.replace(use, device_load_bytes=use.device_load_bytes + more_bytes)
-    return msgspec.structs.replace(use, load_bytes=use.load_bytes + more_bytes)
+        return msgspec.structs.replace(use, device_load_bytes=max(0, use.device_load_bytes + more_bytes))
+    return msgspec.structs.replace(use, load_bytes=max(0, use.load_bytes + more_bytes))
 
 
 def mib(amount_bytes: int) -> str:

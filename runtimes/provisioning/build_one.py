@@ -74,6 +74,8 @@ def _build(request: BuildEngine, tell: Callable[[str], None] | None) -> EngineBu
         engine_dir=compile_folder(request),
         storage_room_bytes=request.room_bytes,
         timing_cache_dir=request.timing_cache,
+        # What an engine takes is measured beside another one, whose block it would run in.
+        tensorrt=msgspec.structs.replace(request.config.tensorrt, share_activation_memory=False),
     )
     return build_signed_off(request, build_inference_runtime(config, progress=tell), _host(config))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from messages.errors import ConfigError, EngineBuildError
 from messages.lifecycle import Sha256
 from runtimes.flight_plan import FlightPlan
-from runtimes.inference_factory import SOURCE_SUFFIX
+from runtimes.inference_factory import SOURCE_SUFFIX, is_calibrated
 from runtimes.inference_runtime import EngineCacheEntry
 from runtimes.measurements import PowerMode
 from runtimes.provisioning.decision import EngineRequest
@@ -69,13 +69,9 @@ def request_at_takeoff(plan: FlightPlan, engine: EngineCacheEntry, power: PowerM
 
 
 def calibration_data(plan: FlightPlan, model: str) -> Path | None:
-    """The dataset where the build uses it; no other build reads it, and no other engine records it.
-
-    TensorRT calibrates `mixed` too, where a dataset is given.
-    """
+    """The dataset where the build uses it; no other build reads it, and no other engine records it."""
     section = plan.models[model]
-    calibrated = section.precision == "int8" or (section.precision == "mixed" and plan.runtime.runtime == "tensorrt")
-    return section.calibration_dataset if calibrated else None
+    return section.calibration_dataset if is_calibrated(section.precision, plan.runtime.runtime) else None
 
 
 def _optimization_level(plan: FlightPlan) -> int | None:

@@ -106,6 +106,11 @@ def test_an_absolute_path_stays(tmp_path: Path) -> None:
         ("deadline_ms = 200", "deadline = 200", r"[models.ultravpr] deadline: unknown key; expected source, precision"),
         ('"fp32"', '"fp8"', r"[models.ultravpr] precision: expected fp16, int8, mixed, fp32, got 'fp8'"),
         ('"fp32"', '"int8"', r"[models.ultravpr] calibration_dataset: missing"),
+        (
+            'precision = "fp32"',
+            'precision = "fp32"\ncalibration_dataset = "set"',
+            "[models.ultravpr] calibration_dataset: expected none, because onnx_trt_ep calibrates nothing for",
+        ),
         ('"models/ultravpr.onnx"', "7", r"[models.ultravpr] source: expected a path, got 7"),
         ('"models/ultravpr.onnx"', '""', r"[models.ultravpr] source: expected a path, got ''"),
         ('["place_recognition"]', '["matcher"]', r"expected names of [consumers] (place_recognition), got 'matcher'"),

@@ -74,14 +74,21 @@ def sharing(*entries: EngineCacheEntry, gpu_mb: int | None = None) -> MemoryBudg
 
 
 def test_the_block_that_engines_share_counts_once_and_twice_while_a_larger_one_takes_its_place() -> None:
-    engines = [with_activations(engine(name, 1, 10), mb) for name, mb in (("a", 300), ("b", 200), ("c", 500))]
+    engines = [with_activations(engine(name, 1, 10 + mb), mb) for name, mb in (("a", 300), ("b", 200), ("c", 500))]
     assert peaks_mb(sharing(*engines)) == [1 + 10 + 300, 1 + 20 + 300, 1 + 30 + 500 + 300]
     assert [step.load_bytes // MIB for step in sharing(*engines).steps] == [310, 10, 210]
-    assert peaks_mb(plan(*engines)) == [11, 21, 31], "an engine's own activations are in its measurement"
+    assert peaks_mb(plan(*engines)) == [311, 521, 1031], "an engine's own activations are in its measurement"
+
+
+def test_an_engine_that_was_measured_to_take_less_than_its_activations_takes_no_less_than_nothing() -> None:
+    engines = [with_activations(engine(name, 1, 10), 300) for name in "ab"]
+    assert [step.load_bytes // MIB for step in sharing(*engines).steps] == [10, 0]
 
 
 def test_the_block_that_engines_share_lies_on_a_gpu_that_has_memory_of_its_own() -> None:
-    engines = [with_activations(engine(name, 1, 10, device_mb=(20, 5)), mb) for name, mb in (("a", 300), ("b", 500))]
+    engines = [
+        with_activations(engine(name, 1, 10, device_mb=(20 + mb, 5)), mb) for name, mb in (("a", 300), ("b", 500))
+    ]
     budget = sharing(*engines, gpu_mb=1000)
     assert peaks_mb(budget) == [11, 21]
     assert [step.device_peak_bytes // MIB for step in budget.steps] == [25 + 300, 50 + 500 + 300]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -37,6 +39,7 @@ _RENDERINGS: dict[BuilderName, Callable[[BuildJob], BuiltPlan]] = {
     "trtexec": build_with_trtexec,
     "api": build_with_api,
 }
+_building = threading.Lock()
 _CALIBRATED = "its scales are there"
 _NO_OBJECT = "factory function returned nullptr"
 """What the bindings raise where TensorRT makes no Builder or parser; its log says why."""
@@ -84,7 +87,11 @@ def build_engine(
     if recipe.calibrated:
         scales = Int8Scales(source, build_config, model.inputs, str(trt.__version__), calibration_path)
         calibrator = entropy_calibrator(trt, cuda, BatchFeed(scales.dataset), scales.trusted_table)
-    with tempfile.TemporaryDirectory(prefix="c7-tensorrt-") as folder, log.listening("WARNING") as heard:
+    with (
+        _alone(source.path),
+        tempfile.TemporaryDirectory(prefix="c7-tensorrt-") as folder,
+        log.listening("WARNING") as heard,
+    ):
         onnx = Path(folder) / "model.onnx"
         try:
             onnx.write_bytes(model.data)
@@ -136,6 +143,19 @@ def build_engine(
         calibration_cache=None if scales is None or table is None else scales.cache_of(table).encode(),
         timing_cache_sha256=keep_timings(timing_cache_dir, built.timings),
     )
+
+
+@contextmanager
+def _alone(source: Path) -> Iterator[None]:
+    """Raises EngineBuildError where this process builds already: each build would be in the timings of the other, and
+    Polygraphy has one logger for all.
+    """
+    if not _building.acquire(blocking=False):
+        raise EngineBuildError(f"{source}: another engine is being built in this process; build one after the other")
+    try:
+        yield
+    finally:
+        _building.release()
 
 
 def _built(

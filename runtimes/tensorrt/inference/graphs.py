@@ -7,6 +7,7 @@ All of them run in the same scratch memory, one at a time.
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -142,7 +143,12 @@ def _captured(
             f"{subject}: another engine has been capturing a graph for more than {timeout_s:g} s; start the process"
             " again"
         )
+    # A consumer's tensor that the collector finds on this thread would be freed inside the capture, which ends it.
+    collects = gc.isenabled()
+    gc.disable()
     try:
         return stream.capture(enqueue)
     finally:
+        if collects:
+            gc.enable()
         capturing.release()

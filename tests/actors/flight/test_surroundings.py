@@ -126,7 +126,7 @@ def test_the_block_that_engines_share_is_reckoned_where_the_plan_has_them_share_
         flags=(),
         activation_bytes=(700 * MIB,),
     )
-    use = MemoryUse(load_bytes=MIB, run_bytes=0, device_load_bytes=10 * MIB)
+    use = MemoryUse(load_bytes=MIB, run_bytes=0, device_load_bytes=710 * MIB)
     entries = {name: msgspec.structs.replace(entry, build=report, memory=use) for name, entry in FAKE.entries().items()}
     peaks = []
     for sharing in ("false", "true"):
@@ -135,7 +135,7 @@ def test_the_block_that_engines_share_is_reckoned_where_the_plan_has_them_share_
         (folder / "flight.toml").write_text(f"{text}[runtime.tensorrt]\nshare_activation_memory = {sharing}\n")
         plan = read_flight_plan(folder / "flight.toml")
         peaks.append([step.device_peak_bytes // MIB for step in memory_budget(plan, entries).steps])
-    assert peaks == [[10, 20, 30], [710, 720, 730]]
+    assert peaks == [[710, 1420, 2130], [710, 720, 730]]
 
 
 @needs_onnxruntime

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
 from messages import C7Error, CalibrationCacheError, ConfigError, EngineBuildError, EngineStoreError, Tensor, TensorSpec
-from runtimes.config import C7InferenceConfig
+from runtimes.config import C7InferenceConfig, TensorrtSection
 from runtimes.fake_runtime import FakeRuntime, Step
 from runtimes.fake_steps import computes, returns
+from runtimes.inference_factory import build_inference_runtime
 from runtimes.inference_runtime import BuildConfig, EngineCacheEntry, EngineHandle, InferenceRuntime
 from runtimes.npz_file import decode_npz, write_npz
 from runtimes.onnx_trt_ep_runtime import OnnxTrtEpRuntime
+from runtimes.provisioning import build_one
 from runtimes.provisioning.build_one import answer_request
 from runtimes.provisioning.build_request import BuildEngine, EngineBuilt
 from runtimes.provisioning.signed_off_build import build_signed_off, compile_folder
@@ -380,6 +384,23 @@ def test_a_request_answered_in_the_child_is_a_signed_off_engine(descriptor_onnx:
     assert answer.no_accuracy_because == ""
     entry = read_entry(request.directory / answer.engine)
     assert entry.accuracy is not None
+
+
+def test_an_engine_is_measured_with_scratch_memory_of_its_own_also_where_the_flight_shares_it(
+    descriptor_onnx: Path, trt: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[C7InferenceConfig] = []
+    def build_and_note(config: C7InferenceConfig, **options: Any) -> InferenceRuntime:
+        asked.append(config)
+        return build_inference_runtime(config, **options)
+
+    monkeypatch.setattr(build_one, "build_inference_runtime", build_and_note)
+    config = C7InferenceConfig(
+        runtime="tensorrt", tensorrt=TensorrtSection(share_activation_memory=True, builder="api")
+    )
+    request = request_for(descriptor_onnx, config=config)
+    answer_request(request)
+    assert [each.tensorrt for each in asked] == [TensorrtSection(builder="api")]
 
 
 @pytest.mark.torch

@@ -114,6 +114,25 @@ def test_a_build_that_is_no_longer_wanted_ends_and_leaves_nothing(trt: ModuleTyp
     runtime._cuda.close()
 
 
+def test_two_engines_are_not_built_at_once(trt: ModuleType, descriptor_onnx: Path) -> None:
+    refusals: list[str] = []
+
+    def build_another() -> str:
+        if not refusals:
+            with pytest.raises(EngineBuildError, match="another engine is being built in this process") as refusal:
+                second.compile_engine(descriptor_onnx, FP16)
+            refusals.append(str(refusal.value))
+        return ""
+
+    config = C7InferenceConfig(runtime="tensorrt", tensorrt=TensorrtSection(builder="api"))
+    first, second = TensorrtRuntime(config, cancelled=build_another), TensorrtRuntime(config)
+    first.compile_engine(descriptor_onnx, FP16)
+    assert refusals
+    second.compile_engine(descriptor_onnx, FP16)
+    for runtime in (first, second):
+        runtime._cuda.close()
+
+
 # Loading.
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from messages import C7Error, DeviceFaultError, EngineDeserializeError, OutOfMemoryError
-from runtimes.cuda.port import Cuda
+from runtimes.cuda.port import Cuda, Stream
 from runtimes.tensorrt.inference import graphs as graphs_module
 from runtimes.tensorrt.inference.activation_memory import ActivationMemory
+from runtimes.tensorrt.inference.context import EngineContext
 from runtimes.tensorrt.inference.graphs import capture_graph
 from tests.runtimes.tensorrt import models
 from tests.runtimes.tensorrt.engines import ROWS, SCALE, Profile, Ready, assert_same, rows, to_device, to_host
@@ -89,6 +91,33 @@ def test_a_context_has_run_and_its_stream_is_idle_when_its_run_is_captured(
     ready(models.dynamic(), ROWS, graphs=LISTED)
     # Three runs of the warm-up; then one run and one capture for each graph.
     assert found == [(4, 0), (6, 0)]
+
+
+def test_what_a_consumer_left_to_the_collector_is_not_freed_inside_a_capture(
+    ready: Ready, cuda: Cuda, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [to_device(cuda, device, rows(2)) for _ in LISTED]
+    enqueue = EngineContext.enqueue
+    threshold = gc.get_threshold()
+
+    def enqueue_and_litter(context: EngineContext, stream: Stream) -> None:
+        enqueue(context, stream)
+        if device.capturing(stream.handle):
+            litter: list[object] = [left.pop()]
+            litter.append(litter)
+            del litter
+            gc.set_threshold(1)
+            _ = [[number] for number in range(100)]
+
+    monkeypatch.setattr(EngineContext, "enqueue", enqueue_and_litter)
+    try:
+        engine = ready(models.dynamic(), ROWS, graphs=LISTED)
+        assert gc.isenabled()
+    finally:
+        gc.set_threshold(*threshold)
+    assert left == []
+    gc.collect()
+    assert engine.run({"x": rows(2), "scale": SCALE}).keys() == {"scaled", "total", "echo"}
 
 
 def test_a_graph_takes_device_tensors_and_gives_them(ready: Ready, cuda: Cuda, device: Device) -> None:
