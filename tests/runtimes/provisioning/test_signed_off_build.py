@@ -390,6 +390,7 @@ def test_an_engine_is_measured_with_scratch_memory_of_its_own_also_where_the_fli
     descriptor_onnx: Path, trt: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[C7InferenceConfig] = []
+
     def build_and_note(config: C7InferenceConfig, **options: Any) -> InferenceRuntime:
         asked.append(config)
         return build_inference_runtime(config, **options)
