@@ -7,7 +7,7 @@ and createInferBuilder), and calls it from its own threads too.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
 from typing import Literal, Protocol, cast, get_args
@@ -39,7 +39,8 @@ class TensorrtLine(msgspec.Struct, frozen=True):
 class Listener:
     """What TensorRT said while somebody listened, in its order. Read it from any thread, also after the end."""
 
-    def __init__(self, least: Severity, thread: int | None) -> None:
+    def __init__(self, least: Severity, thread: int | None, read: Callable[[TensorrtLine], None] | None) -> None:
+        self._read = read
         self._kept: tuple[Severity, ...] = SEVERITIES[: SEVERITIES.index(least) + 1]
         self._thread = thread
         self._lines: list[TensorrtLine] = []
@@ -59,6 +60,8 @@ class Listener:
         return severity in self._kept and self._thread in (None, thread)
 
     def take(self, line: TensorrtLine) -> None:
+        if self._read is not None:
+            self._read(line)
         is_error = line.severity in ERRORS
         if self._errors >= ERRORS_MAX if is_error else len(self._lines) - self._errors >= LINES_MAX:
             self.dropped += 1
@@ -86,9 +89,19 @@ class Loudspeaker:
                     listener.take(line)
 
     @contextmanager
-    def listening(self, least: Severity = "INFO", *, this_thread_only: bool = False) -> Iterator[Listener]:
-        """All lines of severity `least` and graver, of every thread or of the calling one, until the end."""
-        listener = Listener(least, threading.get_ident() if this_thread_only else None)
+    def listening(
+        self,
+        least: Severity = "INFO",
+        *,
+        this_thread_only: bool = False,
+        read: Callable[[TensorrtLine], None] | None = None,
+    ) -> Iterator[Listener]:
+        """All lines of severity `least` and graver, of every thread or of the calling one, until the end.
+
+        `read` is given each of them, also those that find no room to be kept: one at a time, from TensorRT's threads,
+        and it must not raise.
+        """
+        listener = Listener(least, threading.get_ident() if this_thread_only else None, read)
         with self._lock:
             self._listeners = (*self._listeners, listener)
         try:
@@ -102,7 +115,11 @@ class TensorrtLog(Protocol):
     """The logger itself: an `ILogger`, to be given to TensorRT's Builder, Runtime and parser as it is."""
 
     def listening(
-        self, least: Severity = "INFO", *, this_thread_only: bool = False
+        self,
+        least: Severity = "INFO",
+        *,
+        this_thread_only: bool = False,
+        read: Callable[[TensorrtLine], None] | None = None,
     ) -> AbstractContextManager[Listener]: ...
 
 

@@ -20,6 +20,7 @@ from runtimes.inference_runtime import BuildConfig
 from runtimes.onnx_model import AuditedModel, floating_activations
 from runtimes.source_model import SourceModel
 from runtimes.tensorrt.bindings import Engine
+from runtimes.tensorrt.building.build_findings import FindingsReader
 from runtimes.tensorrt.building.build_job import TRTEXEC_TIMEOUT_S, BuildJob, BuiltPlan
 from runtimes.tensorrt.building.built_engine_audit import audited_report
 from runtimes.tensorrt.building.calibrator import Calibrator, entropy_calibrator
@@ -84,13 +85,14 @@ def build_engine(
     """
     cuda.make_current()
     scales = calibrator = None
+    reader = FindingsReader(recipe.workspace_bytes, floating_activations(model.data) if recipe.calibrated else None)
     if recipe.calibrated:
         scales = Int8Scales(source, build_config, model.inputs, str(trt.__version__), calibration_path)
         calibrator = entropy_calibrator(trt, cuda, BatchFeed(scales.dataset), scales.trusted_table)
     with (
         _alone(source.path),
         tempfile.TemporaryDirectory(prefix="c7-tensorrt-") as folder,
-        log.listening("WARNING") as heard,
+        log.listening("WARNING", read=None if builder == "trtexec" else reader.take) as heard,
     ):
         onnx = Path(folder) / "model.onnx"
         try:
@@ -107,9 +109,10 @@ def build_engine(
                 timings=timings,
                 cancelled=cancelled,
                 tell=tell,
+                read=reader.take,
                 timeout_s=trtexec_timeout_s,
             )
-            built, table, lines = _built(job, builder, calibrator, heard)
+            built, table = _built(job, builder, calibrator, heard)
         except OSError as error:
             raise EngineBuildError(
                 f"{source.path}: the build's folder {folder} cannot be used: {error.strerror}; a build needs room for"
@@ -131,9 +134,8 @@ def build_engine(
             built,
             subject=str(source.path),
             builder=builder,
-            lines=lines,
-            notes=_notes(dropped, built.lines_left_out if builder == "trtexec" else heard.dropped),
-            activations=floating_activations(model.data) if recipe.calibrated else None,
+            findings=reader.findings(),
+            notes=(dropped,) if dropped else (),
         )
     return TensorrtBuild(
         data=built.data,
@@ -160,8 +162,8 @@ def _alone(source: Path) -> Iterator[None]:
 
 def _built(
     job: BuildJob, builder: BuilderName, calibrator: Calibrator | None, heard: Listener
-) -> tuple[BuiltPlan, bytes | None, Sequence[LogLine]]:
-    """The plan, the calibration table that it was built with, and the log of the process that built it."""
+) -> tuple[BuiltPlan, bytes | None]:
+    """The plan, and the calibration table that it was built with."""
     table = None
     try:
         if calibrator is not None and builder == "trtexec":
@@ -172,17 +174,11 @@ def _built(
         if _NO_OBJECT not in str(error):
             raise
         raise _failure(job, calibrator, heard.lines) from error
-    lines = built.lines if builder == "trtexec" else heard.lines
     if not built.data:
-        raise _failure(job, calibrator, lines)
+        raise _failure(job, calibrator, built.lines if builder == "trtexec" else heard.lines)
     if calibrator is not None and table is None:
         table = calibrator.finish()
-    return built, table, lines
-
-
-def _notes(dropped_timings: str, lines_left_out: int) -> tuple[str, ...]:
-    lost = f"{lines_left_out} further lines of TensorRT's log were not read" if lines_left_out else ""
-    return tuple(note for note in (dropped_timings, lost) if note)
+    return built, table
 
 
 def _ending(cancelled: Callable[[], str], calibrator: Calibrator | None) -> Callable[[], str]:

@@ -22,7 +22,7 @@ class BuildJob(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
     `log` is the process-wide logger. `calibrator` is there where the recipe is calibrated, and `scales` is a trusted
     calibration table where there is one. `timings` fit this device. `cancelled` gives a reason once the build is to
-    end, else "". `tell` hears how far it is.
+    end, else "". `read` is given each line of a log that is not this process's. `tell` hears how far it is.
     """
 
     trt: ModuleType
@@ -35,18 +35,16 @@ class BuildJob(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     scales: bytes | None = None
     timings: bytes = b""
     cancelled: Callable[[], str] = str
+    read: Callable[[LogLine], None] | None = None
     tell: Callable[[str], None] | None = None
     timeout_s: float = TRTEXEC_TIMEOUT_S
 
 
 class BuiltPlan(msgspec.Struct, frozen=True, eq=False, kw_only=True):
-    """`data` is the plan, b"" where TensorRT made none. `lines` is the log of a process of its own, of which
-    `lines_left_out` found no room.
-    """
+    """`data` is the plan, b"" where TensorRT made none. `lines` is the log of a process of its own."""
 
     data: bytes = b""
     timings: bytes = b""
     flags: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     lines: tuple[LogLine, ...] = ()
-    lines_left_out: int = 0

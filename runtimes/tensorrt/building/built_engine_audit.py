@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 
 from messages import EngineBuildError
 from runtimes.build_report import WARNINGS_MAX, BuilderName, BuildReport
 from runtimes.tensorrt.bindings import Engine
-from runtimes.tensorrt.building.build_findings import find_in_log, why_weakened
+from runtimes.tensorrt.building.build_findings import BuildFindings, why_weakened
 from runtimes.tensorrt.building.build_job import BuiltPlan
 from runtimes.tensorrt.building.layer_audit import UNTOLD, count_precisions, why_not_built_as
 from runtimes.tensorrt.building.recipe import EngineRecipe
-from runtimes.tensorrt.faults import LogLine
 
 
 def audited_report(
@@ -23,17 +22,12 @@ def audited_report(
     *,
     subject: str,
     builder: BuilderName,
-    lines: Sequence[LogLine],
+    findings: BuildFindings,
     notes: Sequence[str] = (),
-    activations: Collection[str] | None = None,
 ) -> BuildReport:
-    """`activations` as `why_weakened` has them.
-
-    Raises EngineBuildError where the engine is weaker than the recipe, or does not say what it is.
-    """
-    findings = find_in_log(lines, recipe.workspace_bytes)
+    """Raises EngineBuildError where the engine is weaker than the recipe, or does not say what it is."""
     precisions = _layer_precisions(trt, engine, subject)
-    weaker = why_weakened(findings, recipe, activations) or why_not_built_as(recipe.precision, precisions)
+    weaker = why_weakened(findings, recipe) or why_not_built_as(recipe.precision, precisions)
     if weaker:
         raise EngineBuildError(f"{subject}: {weaker}")
     untold = precisions.get(UNTOLD, 0)
@@ -48,7 +42,7 @@ def audited_report(
         command=built.command,
         layer_precisions=precisions,
         skipped_tactics=findings.skipped_tactics,
-        missing_scales=len(findings.unscaled),
+        missing_scales=findings.missing_scales,
         warnings=(*notes, *findings.warnings)[:WARNINGS_MAX],
         activation_bytes=tuple(
             engine.get_device_memory_size_for_profile_v2(index) for index in range(engine.num_optimization_profiles)

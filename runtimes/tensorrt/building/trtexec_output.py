@@ -11,6 +11,7 @@ By samples/common/logging.h and samples/trtexec/trtexec.cpp of tag v10.3.0:
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import msgspec
 
@@ -35,9 +36,10 @@ class TrtexecLine(msgspec.Struct, frozen=True):
 
 
 class TrtexecOutput:
-    """Takes the lines as they come. Bounded, whatever is printed."""
+    """Takes the lines as they come. Bounded, whatever is printed; `read` is given each warning and error."""
 
-    def __init__(self) -> None:
+    def __init__(self, read: Callable[[TrtexecLine], None] | None = None) -> None:
+        self._read = read
         self.verdict = ""
         """PASSED, FAILED, or "" where it did not come to one."""
         self.version = ""
@@ -65,9 +67,12 @@ class TrtexecOutput:
         if version is not None and severity == "INFO":
             self.version = version[1]
         if severity in _KEPT:
+            taken = TrtexecLine(severity, said)
+            if self._read is not None:
+                self._read(taken)
             is_error = severity != "WARNING"
             if self._errors >= ERRORS_MAX if is_error else len(self.lines) - self._errors >= LINES_MAX:
                 self.left_out += 1
                 return
             self._errors += is_error
-            self.lines.append(TrtexecLine(severity, said))
+            self.lines.append(taken)

@@ -14,7 +14,7 @@ from typing import IO
 
 from messages import EngineBuildError
 from messages.clock import NS_PER_S
-from runtimes.tensorrt.building.trtexec_output import LINE_MAX_CHARS, TrtexecOutput
+from runtimes.tensorrt.building.trtexec_output import LINE_MAX_CHARS, TrtexecLine, TrtexecOutput
 
 POLL_S = 0.5
 _EXIT_TIMEOUT_S = 30.0
@@ -29,9 +29,13 @@ _DIE_WITH_PARENT = (
 
 
 def run_trtexec(
-    command: Sequence[str], *, timeout_s: float, cancelled: Callable[[], str] = str
+    command: Sequence[str],
+    *,
+    timeout_s: float,
+    cancelled: Callable[[], str] = str,
+    read: Callable[[TrtexecLine], None] | None = None,
 ) -> tuple[int, TrtexecOutput]:
-    """Its exit code and what it printed; `command[0]` is an absolute path.
+    """Its exit code and what it printed; `command[0]` is an absolute path. `read` as `TrtexecOutput` has it.
 
     Raises EngineBuildError where it cannot be started, takes longer than `timeout_s`, or `cancelled` gives a reason.
     It has ended then, with all that it started.
@@ -47,7 +51,7 @@ def run_trtexec(
         )
     except OSError as error:
         raise EngineBuildError(f"{command[0]}: cannot be started: {error.strerror}") from error
-    output = TrtexecOutput()
+    output = TrtexecOutput(read)
     with child:
         try:
             assert child.stdout is not None  # noqa: S101 - it was asked for

@@ -66,7 +66,7 @@ def build_with_trtexec(job: BuildJob) -> BuiltPlan:
         scales.write_bytes(job.scales)
     timings.write_bytes(job.timings)
     command = trtexec_command(job, find_trtexec(), *_of_network(job))
-    code, output = run_trtexec(command, timeout_s=job.timeout_s, cancelled=job.cancelled)
+    code, output = run_trtexec(command, timeout_s=job.timeout_s, cancelled=job.cancelled, read=job.read)
     built = BuiltPlan(flags=job.recipe.set_flags, command=command, lines=tuple(output.lines))
     version = ".".join(str(job.trt.__version__).split(".")[:3])
     if output.version not in ("", version):
@@ -88,7 +88,6 @@ def build_with_trtexec(job: BuildJob) -> BuiltPlan:
             flags=job.recipe.set_flags,
             command=command,
             lines=tuple(output.lines),
-            lines_left_out=output.left_out,
         )
     except OSError as error:
         raise EngineBuildError(

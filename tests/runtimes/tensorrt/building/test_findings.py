@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 import pytest
 
@@ -28,8 +30,8 @@ def warning(text: str) -> TensorrtLine:
     return TensorrtLine("WARNING", text, 1)
 
 
-def found(*texts: str, workspace_mb: int = 1024) -> BuildFindings:
-    return find_in_log([warning(text) for text in texts], workspace_mb * MIB)
+def found(*texts: str, workspace_mb: int = 1024, activations: Collection[str] | None = None) -> BuildFindings:
+    return find_in_log([warning(text) for text in texts], workspace_mb * MIB, activations)
 
 
 def recipe(precision: Precision = "fp16") -> EngineRecipe:
@@ -81,6 +83,7 @@ def test_a_tensor_without_a_scale_is_counted_once_and_only_an_int8_engine_is_ref
     findings = found(*(UNSCALED.format(name) for name in names))
 
     assert findings.unscaled == ("onnx::Conv_1", "(Unnamed Layer* 3) [Shuffle]_output", "a: b", "z")
+    assert findings.missing_scales == 4
     assert why_weakened(findings, recipe("mixed")) == ""
     why = why_weakened(findings, recipe("int8"))
     assert "onnx::Conv_1" in why
@@ -88,11 +91,20 @@ def test_a_tensor_without_a_scale_is_counted_once_and_only_an_int8_engine_is_ref
 
 
 def test_only_what_calibration_can_give_a_scale_is_missed_in_an_int8_engine() -> None:
-    findings = found(*(UNSCALED.format(name) for name in ("norm.weight_output", "ids", "features")))
+    lines = [UNSCALED.format(name) for name in ("norm.weight_output", "ids", "features")]
 
-    assert why_weakened(findings, recipe("int8"), {"image", "descriptor"}) == ""
-    why = why_weakened(findings, recipe("int8"), {"image", "features"})
-    assert "found none for features, whose layers" in why
+    assert why_weakened(found(*lines, activations={"image", "descriptor"}), recipe("int8")) == ""
+    findings = found(*lines, activations={"image", "features"})
+    assert (findings.missing_scales, findings.unscaled) == (3, ("features",))
+    assert "found none for features, whose layers" in why_weakened(findings, recipe("int8"))
+
+
+def test_the_one_activation_without_a_scale_is_found_behind_any_number_of_constants() -> None:
+    constants = (warning(UNSCALED.format(f"weight.{number}")) for number in range(120_000))
+    findings = find_in_log([*constants, warning(UNSCALED.format("features"))], MIB, {"features"})
+
+    assert findings.unscaled == ("features",)
+    assert findings.missing_scales == 100_000
 
 
 def test_an_engine_of_which_the_log_says_nothing_is_not_weakened() -> None:
