@@ -42,8 +42,10 @@ EXCEPTIONS = {
     ("store", "store_lock.py: os.open"),
     # A read: O_RDONLY and O_PATH.
     ("store", "regular_file.py: os.open"),
-    # The child's working directory and its request, both outside the store and gone with the provisioner.
+    # The child's working directory, its temporary folder and its request, all outside the store and gone with the provisioner.
     ("provisioning", "build_child.py: tempfile"),
+    ("provisioning", "build_child.py: empty.mkdir"),
+    ("provisioning", "build_child.py: temporary.mkdir"),
     # A link to the source in the child's own scratch folder.
     ("provisioning", "named.symlink_to"),
     # What the child says, into the pipe that its parent gave it.
