@@ -42,7 +42,7 @@ EXCEPTIONS = {
     ("store", "store_lock.py: os.open"),
     # A read: O_RDONLY and O_PATH.
     ("store", "regular_file.py: os.open"),
-    # The child's working directory, its temporary folder and its request, all outside the store and gone with the provisioner.
+    # The child's working directory, temporary folder and request: outside the store, and gone with the provisioner.
     ("provisioning", "build_child.py: tempfile"),
     ("provisioning", "build_child.py: empty.mkdir"),
     ("provisioning", "build_child.py: temporary.mkdir"),
