@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,7 +46,7 @@ class Memory:
     @property
     def used_bytes(self) -> int:
         with self._lock:
-            return sum(block.size_bytes for block in self._live.values())
+            return sum(block.size_bytes for block in self.live())
 
     def live(self) -> list[Block]:
         with self._lock:
@@ -82,7 +81,7 @@ class Memory:
             del self._live[address]
             block.view[:_FILLED_BYTES] = FREED
             self._freed[address] = block
-            while sum(each.size_bytes for each in self._freed.values()) > _KEPT_BYTES:
+            while sum(each.size_bytes for each in [*self._freed.values()]) > _KEPT_BYTES:
                 self._freed.popitem(last=False)
 
     def find(self, address: int, size_bytes: int) -> npt.NDArray[np.uint8] | None:
@@ -91,7 +90,7 @@ class Memory:
         Raises DeviceError 700 where the block was freed or is too short.
         """
         with self._lock:
-            block = _around(self._live.values(), address)
+            block = _around(self.live(), address)
             if block is not None:
                 offset = address - block.address
                 if offset + size_bytes > block.size_bytes:
@@ -101,7 +100,7 @@ class Memory:
                     )
                     raise DeviceError(700)
                 return block.view[offset : offset + size_bytes]
-            freed = _around(self._freed.values(), address)
+            freed = _around([*self._freed.values()], address)
             if freed is not None:
                 self._misused(f"{size_bytes} bytes at {address:#x} were used after their {freed.kind} block was freed")
                 raise DeviceError(700)
@@ -120,5 +119,6 @@ class Memory:
         self.misuses.append(line)
 
 
-def _around(blocks: Iterable[Block], address: int) -> Block | None:
+def _around(blocks: list[Block], address: int) -> Block | None:
+    """A list of its own: the collector may free a block on this very thread in the middle of the search."""
     return next((each for each in blocks if each.address <= address < each.address + each.size_bytes), None)

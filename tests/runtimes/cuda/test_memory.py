@@ -139,3 +139,19 @@ def test_a_programming_error_in_a_release_is_not_put_off() -> None:
 
     with pytest.raises(TypeError, match="no such thing"):
         release_all((fail,))
+
+
+def test_a_block_that_goes_while_another_one_is_looked_for_disturbs_nothing(cuda: Cuda, device: Device) -> None:
+    """As the collector frees one, on the very thread that searches."""
+    kept = [cuda.allocate(64) for _ in range(8)]
+    litter = [cuda.allocate(64) for _ in range(8)]
+
+    class Address(int):
+        def __ge__(self, other: int) -> bool:
+            if litter:
+                litter.pop().free()
+            return int(self) >= other
+
+    assert device.memory.find(Address(kept[-1].address), 64) is not None
+    for block in (*kept, *litter):
+        block.free()
