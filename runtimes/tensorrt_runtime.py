@@ -202,10 +202,10 @@ def _refuse_graphs(
 
 def _refuse_another(entry: EngineCacheEntry, loaded: LoadedEngine) -> None:
     """Raises EngineDeserializeError where the engine takes or gives something else than its metadata says."""
-    expected: dict[str, TensorSpec] = {**entry.inputs, **entry.outputs}
-    found = {**specs(loaded.io, inputs=True), **specs(loaded.io, inputs=False)}
-    if (specs(loaded.io, inputs=True), specs(loaded.io, inputs=False)) != (entry.inputs, entry.outputs):
+    inputs, outputs = specs(loaded.io, inputs=True), specs(loaded.io, inputs=False)
+    if (inputs, outputs) != (entry.inputs, entry.outputs):
+        differing = differences({**entry.inputs, **entry.outputs}, {**inputs, **outputs})
         raise EngineDeserializeError(
-            f"{entry.path}: expected the inputs and outputs of its metadata:"
-            f" {'; '.join(differences(expected, found)) or 'in their order'}; compile it again"
+            f"{entry.path}: expected the inputs and outputs of its metadata, found an engine that differs:"
+            f" {'; '.join(differing) or 'one is an input here and an output there'}; compile it again"
         )

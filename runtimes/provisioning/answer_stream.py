@@ -67,7 +67,7 @@ class AnswerStream:
     def take(self, chunk: bytes) -> None:
         """One piece of what the child wrote; b"" for its end."""
         *lines, self._line = (self._line + chunk).split(b"\n")
-        for line in lines:
+        for line in filter(None, lines):
             self._take_line(line)
         self._line = self._line[: ANSWER_MAX_BYTES + 1]
         if not chunk and self._line:

@@ -110,3 +110,10 @@ def test_an_answer_of_many_lines_in_its_text_is_one_line(ends: tuple[int, int]) 
     failed = RequestFailed("EngineBuildError", "expected\nthis\n")
     AnswerPipe(ends[1]).answer(failed)
     assert decode_answer(received(ends).answer) == failed
+
+
+def test_an_empty_line_takes_no_answers_place() -> None:
+    stream = AnswerStream()
+    stream.take(b'{"type":"EngineBuilt","engine":"x.engine"}\n\n')
+    stream.take(b"")
+    assert decode_answer(stream.answer) == EngineBuilt("x.engine")
